@@ -1,0 +1,66 @@
+"""FastPose: SE-ResNet + PixelShuffle + two DUC + 3x3 convolution, one heatmap a point.
+
+The network of AlphaPose's fast pose branch (Xiu et al., "Pose Flow", BMVC 2018; Fang et al., "RMPE", ICCV 2017).
+`createModel(nClasses=106)` has its parameter names, so a `duc_se.pth` loads as it is; smaller networks are the same
+code with other numbers, and `config_of` reads those numbers back from any state dict.
+"""
+
+import torch
+from torch import nn
+
+from .layers.DUC import DUC
+from .layers.SE_Resnet import BOTTLENECK_DEPTHS, STAGES, STEM_CHANNELS, SEResnet
+
+HEATMAP_STRIDE = 4  # input pixels per heatmap pixel
+
+
+class FastPose(nn.Module):
+    """(B, 3, H, W) -> heatmaps (B, nClasses, H / 4, W / 4); H and W are multiples of 32.
+
+    Args:
+        nClasses: number of landmarks.
+        depth, width: of the SE-ResNet trunk.
+        duc: channels of the two DUC convolutions.
+    """
+
+    def __init__(self, nClasses: int = 106, depth: int = 101, width: float = 1.0, duc: tuple[int, int] = (1024, 512)):
+        super().__init__()
+        self.config = {"nClasses": nClasses, "depth": depth, "width": width, "duc": tuple(duc)}
+        self.preact = SEResnet(depth, width)
+        self.suffle1 = nn.PixelShuffle(2)
+        self.duc1 = DUC(self.preact.out_channels // 4, duc[0])
+        self.duc2 = DUC(duc[0] // 4, duc[1])
+        self.conv_out = nn.Conv2d(duc[1] // 4, nClasses, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.suffle1(self.preact(x))  # (B, C/4, H/16, W/16)
+        x = self.duc2(self.duc1(x))  # (B, duc[1]/4, H/4, W/4)
+        return self.conv_out(x)
+
+
+def createModel(nClasses: int = 106, **numbers) -> FastPose:
+    """The published FastPose (59.67 M parameters at 106 classes), or one of other `numbers` (depth, width, duc)."""
+    return FastPose(nClasses, **numbers)
+
+
+def config_of(state_dict: dict[str, torch.Tensor]) -> dict:
+    """Read FastPose's arguments from the shapes in a state dict.
+
+    Raises:
+        ValueError: the state dict is not one of FastPose.
+    """
+    try:
+        blocks = tuple(
+            len({key.split(".")[2] for key in state_dict if key.startswith(f"preact.layer{stage}.")})
+            for stage in (1, 2, 3, 4)
+        )
+        bottleneck = "preact.layer1.0.conv3.weight" in state_dict
+        depth = next(d for d, b in STAGES.items() if b == blocks and (d in BOTTLENECK_DEPTHS) == bottleneck)
+        return {
+            "nClasses": state_dict["conv_out.weight"].shape[0],
+            "depth": depth,
+            "width": state_dict["preact.conv1.weight"].shape[0] / STEM_CHANNELS,
+            "duc": (state_dict["duc1.conv.weight"].shape[0], state_dict["duc2.conv.weight"].shape[0]),
+        }
+    except (KeyError, StopIteration) as error:
+        raise ValueError(f"not the state dict of a FastPose network: {error!r} of its {len(state_dict)} keys") from error

@@ -1,0 +1,184 @@
+"""What is read and how it flows: sources, decoding, batches, and stages that run in their own threads.
+
+A stage is a generator: an iterable of items in, an iterator of items out. `prefetch(stage(...))` runs it in a thread
+of its own behind a bounded queue; without `prefetch` the same chain runs in one thread and gives the same results.
+"""
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from SPPE.src.utils.imread import UnreadableImage, find_images, load_image
+
+T = TypeVar("T")
+
+# Decoding a 12-megapixel JPEG takes about as long as both networks do, so a few threads keep up with them.
+DECODE_THREADS = max(1, min(4, os.cpu_count() or 1))
+
+# Items that wait between two stages: enough that neither waits for the other, few enough to bound the memory.
+QUEUE_SIZE = 2
+
+
+@dataclass
+class Job:
+    """One input on its way through the stages; every input ends as one record, whatever happens to it.
+
+    name: what results call it, a path relative to the input folder with "/" between folders.
+    status: "ok", "no_face", "unreadable" or "error"; message: why, in one sentence.
+    image: (H, W, 3) uint8 RGB. letterbox, transform: what the detector's `preprocess` made of it.
+    boxes: (N, 5) x1 y1 x2 y2 score in image pixels. faces: what the predictor found.
+    """
+
+    name: str
+    path: Path | None = None
+    status: str = "ok"
+    message: str = ""
+    image: np.ndarray | None = None
+    letterbox: np.ndarray | None = None
+    transform: object = None
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.float32))
+    faces: list = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        return self.image is not None and self.status == "ok"
+
+    def fail(self, status: str, message: str) -> None:
+        self.status, self.message, self.image, self.letterbox, self.faces = status, message, None, None, []
+
+    def record(self) -> dict:
+        """The manifest's entry."""
+        entry = {"image": self.name, "status": self.status, "faces": len(self.faces)}
+        return {**entry, "message": self.message} if self.message else entry
+
+
+def folder_jobs(folder: Path) -> list[Job]:
+    """A job for every picture under a folder.
+
+    Raises:
+        FileNotFoundError: no such folder; ValueError: not a folder, or no picture in it.
+    """
+    if not folder.exists():
+        raise FileNotFoundError(f"--indir {folder} does not exist; name a folder of pictures")
+    if not folder.is_dir():
+        raise ValueError(f"--indir {folder} is not a folder; say --image for one picture")
+    jobs = [Job(path.as_posix(), folder / path) for path in find_images(folder)]
+    if not jobs:
+        raise ValueError(f"--indir {folder} holds no pictures; formats are known by their extension (.jpg, .png, ...)")
+    return jobs
+
+
+def list_jobs(listing: Path, folder: Path | None = None) -> list[Job]:
+    """A job for every line of a text file; paths are relative to `folder`, by default the list's own.
+
+    Raises:
+        FileNotFoundError: no such list; ValueError: it names no picture.
+    """
+    if not listing.is_file():
+        raise FileNotFoundError(f"--list {listing} does not exist; name a text file with a picture a line")
+    lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
+    jobs = [Job(Path(line).as_posix(), (folder or listing.parent) / line) for line in lines if line]
+    if not jobs:
+        raise ValueError(f"--list {listing} names no picture; write one path a line")
+    return jobs
+
+
+def decode(jobs: Iterable[Job], preprocess: Callable, threads: int = DECODE_THREADS) -> Iterator[Job]:
+    """Read each job's picture and make the detector's input of it, in order, `threads` at a time (0: in this thread)."""
+
+    def work(job: Job) -> Job:
+        try:
+            if job.image is None:
+                job.image = load_image(job.path)
+            job.letterbox, job.transform = preprocess(job.image)
+        except (UnreadableImage, OSError) as error:
+            job.fail("unreadable", str(error))
+        except Exception as error:  # one odd picture must not end a run of thousands; it is recorded
+            job.fail("error", f"{job.name}: {type(error).__name__}: {error}")
+        return job
+
+    return ordered_map(work, jobs, threads)
+
+
+def ordered_map(function: Callable[[T], T], items: Iterable[T], threads: int) -> Iterator[T]:
+    """`map` in a pool of threads, in order, with a bounded number of items under way."""
+    if not threads:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(threads, "worker") as pool:
+        items, waiting = iter(items), deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items; the last may be shorter."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+class _End:
+    """The sentinel that ends a queue, with the exception that ended its stage, if any."""
+
+    def __init__(self, error: BaseException | None = None):
+        self.error = error
+
+
+def prefetch(items: Iterable[T], size: int = QUEUE_SIZE) -> Iterator[T]:
+    """Run an iterable in its own thread, at most `size` items ahead.
+
+    Its end and its exceptions come out here. Closing this iterator (a later stage failed, or the user stopped the run)
+    stops the thread: it finds `stopped` set at its next item, and closes the iterable.
+    """
+    out: queue.Queue = queue.Queue(size)
+    stopped = threading.Event()
+
+    def run() -> None:
+        source, error = iter(items), None
+        try:
+            for item in source:
+                out.put(item)
+                if stopped.is_set():
+                    break
+        except BaseException as caught:  # handed to the consumer, which raises it
+            error = caught
+        finally:
+            if hasattr(source, "close"):
+                source.close()
+            out.put(_End(error))
+
+    thread = threading.Thread(target=run, name="stage", daemon=True)
+    thread.start()
+    ended = False
+    try:
+        while not ended:
+            item = out.get()
+            if isinstance(item, _End):
+                ended = True
+                if item.error is not None:
+                    raise item.error
+            else:
+                yield item
+    finally:
+        stopped.set()
+        while not ended:  # a blocked put goes through, the thread sees `stopped` and sends its end
+            ended = isinstance(out.get(), _End)
+        thread.join()

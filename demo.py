@@ -1,0 +1,154 @@
+"""Find 106 facial landmarks on every face of a folder of pictures.
+
+    python3 demo.py --indir examples/imgs/ --outdir examples/outputs/ --nClasses 106 --save_img
+
+sources -> decoding -> detector -> crops -> landmarks -> pose NMS -> results, each stage in its own thread.
+Writes OUTDIR/alphapose-results.json, OUTDIR/manifest.json (a record of every input) and pictures to OUTDIR/vis.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+from tqdm import tqdm
+
+from dataloader import DECODE_THREADS, Job, folder_jobs, list_jobs, ordered_map, prefetch
+from fn import vis_frame, vis_frame_fast
+from opt import build_parser
+from pPose_nms import FORMATS, write_json, write_results
+from predictor import FacePredictor
+
+# What OpenCV writes; pictures in other formats get ".png" appended to their name.
+WRITABLE = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    opt = build_parser().parse_args(argv)
+    try:
+        jobs = sources(opt)
+        check(opt)
+        predictor = build_predictor(opt)
+        opt.outdir.mkdir(parents=True, exist_ok=True)
+    except (ValueError, OSError) as error:
+        print(f"demo.py: {error}", file=sys.stderr)
+        return 2
+    return run(opt, jobs, predictor)
+
+
+def sources(opt: argparse.Namespace) -> list[Job]:
+    """The inputs that the options name.
+
+    Raises:
+        ValueError, FileNotFoundError: none, or they cannot be had.
+    """
+    if opt.inputimg:
+        if not opt.inputimg.is_file():
+            raise FileNotFoundError(f"--image {opt.inputimg} does not exist")
+        return [Job(opt.inputimg.name, opt.inputimg)]
+    if opt.inputlist:
+        return list_jobs(opt.inputlist, opt.indir)
+    if opt.indir:
+        return folder_jobs(opt.indir)
+    raise ValueError("nothing to read: say --indir FOLDER, --list FILE or --image FILE")
+
+
+def check(opt: argparse.Namespace) -> None:
+    if opt.format not in FORMATS:
+        raise ValueError(f"unknown --format {opt.format!r}; choose one of {', '.join(FORMATS)}")
+    for name in ("detbatch", "posebatch"):
+        if getattr(opt, name) < 1:
+            raise ValueError(f"--{name} {getattr(opt, name)} must be at least 1")
+    if (opt.inputResH is None) != (opt.inputResW is None):
+        raise ValueError("--inputResH and --inputResW belong together: give both or neither")
+
+
+def build_predictor(opt: argparse.Namespace) -> FacePredictor:
+    return FacePredictor(
+        sppe=opt.sppe,
+        detector=opt.detector,
+        cfg=opt.cfg,
+        nClasses=opt.nClasses,
+        input_size=(opt.inputResH, opt.inputResW) if opt.inputResH else None,
+        **{name: getattr(opt, name) for name in ("inp_dim", "conf", "nms", "device", "precision", "flip", "decode")},
+        **{name: getattr(opt, name) for name in ("detbatch", "posebatch")},
+    )
+
+
+def run(opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor) -> int:
+    """All stages; whatever happens, what was found so far and a record of every input are written."""
+    start, done, failure = time.perf_counter(), [], None
+    results = finish(predictor.run(jobs, threaded=not opt.sp), opt)
+    try:
+        for job in tqdm(results if opt.sp else prefetch(results), total=len(jobs), unit="img", disable=None):
+            done.append(job)
+            show(job, opt)
+            job.image = None  # the picture is no longer needed, its faces are
+    except KeyboardInterrupt:
+        failure = "stopped by the user"
+    except Exception as error:  # of any stage: the run ends here, with its message
+        failure = f"{type(error).__name__}: {error}"
+    for job in jobs[len(done) :] if failure else ():
+        job.fail("error", f"not processed, the run ended before: {failure}")
+    write_all(opt, jobs)
+    report(opt, jobs, predictor, time.perf_counter() - start)
+    if failure:
+        print(f"demo.py: {failure}", file=sys.stderr)
+    return 1 if failure else 0
+
+
+def finish(jobs: Iterable[Job], opt: argparse.Namespace) -> Iterator[Job]:
+    """Draw and save each job's picture where it is asked for, in threads of their own."""
+
+    def work(job: Job) -> Job:
+        if job.image is not None and (opt.save_img or opt.vis):
+            draw = vis_frame_fast(job.image, job.faces) if opt.vis_fast else vis_frame(job.image, job.faces, opt.save_box)
+            job.image = draw
+            if opt.save_img:
+                try:
+                    save_picture(draw, opt.outdir / "vis" / job.name)
+                except OSError as error:
+                    job.fail("error", f"the picture could not be written: {error}")
+        return job
+
+    return ordered_map(work, jobs, 0 if opt.sp else DECODE_THREADS)
+
+
+def save_picture(image, path: Path) -> None:
+    """Write an RGB picture under a temporary name, then rename; names of any script."""
+    if path.suffix.lower() not in WRITABLE:
+        path = path.with_name(path.name + ".png")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def show(job: Job, opt: argparse.Namespace) -> None:
+    if opt.vis and job.image is not None:
+        cv2.imshow("106 landmarks", cv2.cvtColor(job.image, cv2.COLOR_RGB2BGR))
+        cv2.waitKey(1)
+
+
+def write_all(opt: argparse.Namespace, jobs: list[Job]) -> None:
+    faces = {job.name: job.faces for job in jobs}
+    write_results(faces, opt.outdir, opt.format)
+    write_json([job.record() for job in jobs], opt.outdir / "manifest.json")
+
+
+def report(opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor, seconds: float) -> None:
+    counts = {status: sum(job.status == status for job in jobs) for status in ("ok", "no_face", "unreadable", "error")}
+    found = sum(len(job.faces) for job in jobs)
+    told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
+    print(f"{len(jobs)} pictures ({told}), {found} faces in {seconds:.1f} s; results in {opt.outdir}")
+    if opt.profile:
+        for stage, spent in predictor.seconds.items():
+            print(f"  {stage:<10} {spent:7.2f} s  {1000 * spent / len(jobs):7.1f} ms a picture")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

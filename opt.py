@@ -1,0 +1,45 @@
+"""The demo's options, AlphaPose's names; building the parser parses nothing."""
+
+import argparse
+from pathlib import Path
+
+from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Find 106 facial landmarks on every face of every picture.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument_group("input and output").add_argument
+    add("--indir", type=Path, help="folder of pictures, walked recursively")
+    add("--list", type=Path, dest="inputlist", help="text file with a picture a line, relative to --indir or the list")
+    add("--image", type=Path, dest="inputimg", help="one picture")
+    add("--outdir", type=Path, default=Path("examples/outputs"), help="where results go")
+    add("--format", default="alphapose", help="of the results: alphapose, cmu or open")
+    add("--save_img", action="store_true", help="write pictures with the points to OUTDIR/vis")
+    add("--vis", action="store_true", help="show pictures in a window (needs an OpenCV with one)")
+    add("--vis_fast", action="store_true", help="draw points only, faster")
+    add("--save_box", action="store_true", help="draw the boxes too")
+
+    add = parser.add_argument_group("networks").add_argument
+    add("--nClasses", type=int, default=106, help="number of landmarks")
+    add("--sppe", default="face106-lite", help="landmark weights: a name in models/sppe (duc_se) or a file")
+    add("--detector", default="face106-det", help="detector: a name in models/yolo (yolov3-spp) or a .weights file")
+    add("--cfg", type=Path, help="the detector's .cfg; default yolo/cfg/NAME.cfg")
+    add("--inputResH", type=int, help="height of the crops; default what the weights say")
+    add("--inputResW", type=int, help="width of the crops; default what the weights say")
+    add("--inp_dim", type=int, help="side of the detector's input, a multiple of 32; default the cfg's")
+    add("--conf", type=float, help="lowest score of a box; default the detector's own")
+    add("--nms", type=float, help="IoU above which of two boxes the weaker goes; default the detector's own")
+    add("--flip", action="store_true", help="flip test: mean of a crop and its mirror image, twice the time")
+    add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points: {', '.join(DECODERS)}")
+
+    add = parser.add_argument_group("speed").add_argument
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--precision", default="auto", help="auto, fp32, bf16, fp16")
+    add("--detbatch", type=int, default=4, help="pictures a detector step")
+    add("--posebatch", type=int, default=80, help="faces a landmark step")
+    add("--sp", action="store_true", help="one thread for everything; the same results")
+    add("--profile", action="store_true", help="print the time each stage took")
+    return parser

@@ -1,0 +1,148 @@
+"""Parametric pose NMS for any number of points (Fang et al., "RMPE", ICCV 2017, section 3.3), and result formats.
+
+AlphaPose tuned the constants on 17 joints of persons, in pixels. Here each says what it was and how it carries over:
+sums over joints scale with the number of points, pixel distances with the size of the face.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from SPPE.src.landmarks import IBUG68, NUM_POINTS, PUPILS
+
+TUNED_JOINTS = 17
+GAMMA = 22.48 / TUNED_JOINTS  # similarity a point, above which two poses are one
+MATCHED = 5 / TUNED_JOINTS  # share of matching points from which two poses are one
+MU = 1.7  # weight of the spatial against the confidence similarity
+DELTA1 = 1.0  # confidence scale inside tanh
+SCORE_THRESHOLD = 0.3  # a pose whose best point is below this is dropped
+
+# A pixel distance was tuned on persons in AlphaPose's 320-pixel crop, which shows a box grown by 30 %: a person is
+# 246 pixels tall there. As fractions of the longer side of the pose:
+PERSON_PIXELS = 320 / 1.3
+NEAR = 1.0 / PERSON_PIXELS  # closer than this, confidences count towards the similarity
+DELTA2 = 2.65 / PERSON_PIXELS  # decay of the spatial similarity
+MATCH_DISTANCE = 7.0 / PERSON_PIXELS  # (0.028) a point matches
+MERGE_DISTANCE = 15.0 / PERSON_PIXELS  # (0.061) a point is averaged
+
+# AlphaPose bounds both by alpha = 0.1 of the pose's longer side too; the fractions above lie below it for every size.
+
+# AlphaPose's score of a pose: mean point + box + 1.25 * best point.
+BEST_POINT_WEIGHT = 1.25
+
+MIN_SCORE = 1e-5
+VERSION = "AlphaPose v0.2"
+FORMATS = ("alphapose", "cmu", "open")
+
+
+def pose_nms(
+    boxes: np.ndarray, box_scores: np.ndarray, points: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Keep one pose of each face, averaged over its duplicates.
+
+    Args:
+        boxes: (N, 4) x1 y1 x2 y2; box_scores: (N,).
+        points: (N, K, 2) x y; scores: (N, K). All in image pixels.
+    Returns:
+        index (M,) of the kept detections, best first; points (M, K, 2); scores (M, K); pose scores (M,).
+    """
+    if not len(points):
+        return np.zeros(0, int), points, scores, np.zeros(0, np.float32)
+    scores = np.maximum(scores, MIN_SCORE)
+    sizes = (boxes[:, 2:] - boxes[:, :2]).max(axis=1).clip(min=1)  # (N,)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1) / sizes[:, None, None]  # (N, N, K), row: pick
+    same = _similarity(distance, scores) > GAMMA
+    same |= (distance <= MATCH_DISTANCE).mean(axis=2) >= MATCHED
+    np.fill_diagonal(same, True)
+    kept, left = [], np.ones(len(points), bool)
+    merged, merged_scores = [], []
+    for pick in np.argsort(-scores.mean(axis=1), kind="stable"):
+        if not left[pick]:
+            continue
+        cluster = np.flatnonzero(same[pick] & left)
+        left[cluster] = False
+        weights = scores[cluster] * (distance[pick, cluster] <= MERGE_DISTANCE)  # (C, K)
+        weights /= weights.sum(axis=0)
+        kept.append(pick)
+        merged.append((points[cluster] * weights[..., None]).sum(axis=0))
+        merged_scores.append((scores[cluster] * weights).sum(axis=0))
+    index, merged, merged_scores = np.array(kept), np.stack(merged), np.stack(merged_scores)
+    good = merged_scores.max(axis=1) >= SCORE_THRESHOLD
+    index, merged, merged_scores = index[good], merged[good], merged_scores[good]
+    pose_scores = merged_scores.mean(axis=1) + box_scores[index] + BEST_POINT_WEIGHT * merged_scores.max(axis=1, initial=0)
+    return index, merged.astype(np.float32), merged_scores.astype(np.float32), pose_scores.astype(np.float32)
+
+
+def _similarity(distance: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Similarity a point (N, N) from distances (N, N, K) in pose sizes and scores (N, K) (RMPE, equations 8 to 10)."""
+    confidence = np.tanh(scores / DELTA1)
+    soft = np.where(distance <= NEAR, confidence[:, None] * confidence[None], 0)
+    return (soft + MU * np.exp(-distance / DELTA2)).mean(axis=2)
+
+
+def result_entries(name: str, faces: list) -> list[dict]:
+    """The entries of alphapose-results.json for one picture; faces are `predictor.Face`s."""
+    return [
+        {
+            "image_id": name,
+            "category_id": 1,
+            "keypoints": _triples(face.landmarks, face.confidence),
+            "score": round(float(face.pose_score), 4),
+        }
+        for face in faces
+    ]
+
+
+def picture_entry(faces: list, form: str) -> dict:
+    """One picture's entry in --format cmu or open; the 70 face points in OpenPose's own order and field.
+
+    OpenPose's face is iBUG's 68 points and the pupils (OpenPose documentation, "Output", face_keypoints_2d).
+    """
+    people = []
+    for face in faces:
+        points, confidence = face.landmarks, face.confidence
+        everything = _triples(points, confidence)
+        own = [*IBUG68, *PUPILS]
+        openpose = _triples(points[own], confidence[own]) if len(points) == NUM_POINTS else []
+        if form == "cmu":
+            people.append({"joints": everything, "face_keypoints_2d": openpose})
+        else:
+            body = [] if openpose else everything
+            hands = {"hand_left_keypoints_2d": [], "hand_right_keypoints_2d": []}
+            people.append({"pose_keypoints_2d": body, "face_keypoints_2d": openpose, **hands})
+    return {"version": VERSION, "bodies" if form == "cmu" else "people": people}
+
+
+def _triples(points: np.ndarray, confidence: np.ndarray) -> list[float]:
+    return [round(float(v), 3) for v in np.column_stack([points, confidence]).ravel()]
+
+
+def write_json(content, path: Path) -> None:
+    """Write under a temporary name, then rename, so that a file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content), encoding="ascii")
+    os.replace(temporary, path)
+
+
+def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapose") -> Path:
+    """Write OUTDIR/alphapose-results.json: a list of entries, or for cmu and open a dict by picture (and sep-json/).
+
+    Args:
+        pictures: name -> faces, in input order.
+    Raises:
+        ValueError: unknown format.
+    """
+    if form not in FORMATS:
+        raise ValueError(f"unknown --format {form!r}; choose one of {', '.join(FORMATS)}")
+    if form == "alphapose":
+        content = [entry for name, faces in pictures.items() for entry in result_entries(name, faces)]
+    else:
+        content = {name: picture_entry(faces, form) for name, faces in pictures.items()}
+        for name, entry in content.items():
+            write_json(entry, outdir / "sep-json" / f"{name}.json")
+    path = outdir / "alphapose-results.json"
+    write_json(content, path)
+    return path

@@ -1,0 +1,179 @@
+"""One epoch of training and one of validation."""
+
+import math
+from collections.abc import Callable, Iterable
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+
+from SPPE.src.models.FastPose import HEATMAP_STRIDE
+from SPPE.src.landmarks import OUTER_EYES
+from SPPE.src.utils.device import autocast
+from SPPE.src.utils.eval import DEFAULT_DECODER, decode_heatmaps
+from SPPE.src.utils.img import MEAN_RGB
+from SPPE.src.utils.pose import crop_to_heatmap, draw_gaussians, heatmap_to_crop
+from utils.augment import augment
+
+# A point counts as right in the accuracy when its error is below this share of the heatmap's width (AlphaPose's
+# accuracy uses a tenth of the map as the unit and 0.5 of it as the bar).
+ACCURACY_BAR = 0.05
+
+# Training accuracy is a figure to watch, and decoding takes time: it is taken on every eighth step.
+ACCURACY_EVERY = 8
+
+# `weighted_mse` counts a heatmap's peak this much more than its background: most of a target is empty.
+PEAK_WEIGHT = 10.0
+
+
+def heatmap_loss(heatmaps: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, crit: str) -> torch.Tensor:
+    """Mean squared error of (B, K, H, W) over the points that mask (B, K) keeps.
+
+    "weighted_mse" weighs each pixel by 1 + PEAK_WEIGHT * target.
+    """
+    # roots of the weights, so that the maps, the largest tensors of a step, are gone through as few times as can be
+    weight = mask[:, :, None, None]
+    if crit == "weighted_mse":
+        weight = (PEAK_WEIGHT * targets).add_(1).sqrt_().mul_(weight)
+    error = (heatmaps - targets) * weight
+    return (error * error).sum() / (mask.sum().clamp(min=1) * heatmaps.shape[2] * heatmaps.shape[3])
+
+
+def accuracy(points: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor, width: int) -> torch.Tensor:
+    """Share of the kept points (B, K, 2), heatmap pixels, that lie within ACCURACY_BAR of the heatmap's width."""
+    right = (points - truth).norm(dim=-1) < ACCURACY_BAR * width
+    return (right * mask).sum() / mask.sum().clamp(min=1)
+
+
+class Step:
+    """A batch on its device: crops -> input, points -> targets. One home for what training and validation share."""
+
+    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype, sigma: float, crit: str):
+        self.model, self.device, self.dtype, self.sigma, self.crit = model, device, dtype, sigma, crit
+
+    def __call__(self, batch: dict, generator: torch.Generator | None = None):
+        """-> loss, heatmaps (B, K, H/4, W/4), truth (B, K, 2) in heatmap pixels, mask (B, K), input (B, 3, H, W)."""
+        x = batch["crop"].to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        if generator is not None:
+            x = augment(x, generator)
+        x = x - torch.tensor(MEAN_RGB, device=self.device).view(3, 1, 1)
+        truth = crop_to_heatmap(batch["points"].to(self.device), HEATMAP_STRIDE)
+        mask = batch["mask"].to(self.device)
+        with autocast(self.device, self.dtype):
+            heatmaps = self.model(x.contiguous(memory_format=torch.channels_last))
+        targets = draw_gaussians(truth, *heatmaps.shape[2:], self.sigma)
+        return heatmap_loss(heatmaps, targets, mask, self.crit), heatmaps, truth, mask, x
+
+
+def train_one_epoch(
+    step: Step,
+    loader: Iterable,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    set_rate: Callable[[int], float],
+    first_step: int,
+    seed: int,
+    colour: bool = True,
+    clip: float = 0.0,
+    ema: "Ema | None" = None,
+    iters: int = 0,
+) -> dict[str, float]:
+    """Train over a loader (or `iters` steps of it).
+
+    Args:
+        set_rate: global step -> learning rate, set before the step.
+        first_step: global number of the first step; with `seed` it also seeds the photometric augmentation.
+        colour: photometric augmentation.
+    Returns:
+        mean loss and accuracy, the last learning rate, the number of steps.
+    Raises:
+        FloatingPointError: the loss is no longer finite.
+    """
+    step.model.train()
+    losses, accuracies, rate = [], [], 0.0
+    for number, batch in enumerate(islice(loader, iters or None), first_step):
+        rate = set_rate(number)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + number) if colour else None
+        loss, heatmaps, truth, mask, _ = step(batch, generator)
+        optimiser.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        if clip:
+            scaler.unscale_(optimiser)
+            nn.utils.clip_grad_norm_(step.model.parameters(), clip)
+        scaler.step(optimiser)
+        scaler.update()
+        if ema is not None:
+            ema.update(step.model)
+        losses.append(loss.detach())
+        if number % ACCURACY_EVERY == 0 or not accuracies:
+            accuracies.append(accuracy(decode_heatmaps(heatmaps.detach())[0], truth, mask, heatmaps.shape[3]))
+    mean_loss = torch.stack(losses).mean().item()
+    if not math.isfinite(mean_loss):
+        raise FloatingPointError(f"the loss became {mean_loss} in steps {first_step}..{number}; lower --LR or use --clip")
+    return {"loss": mean_loss, "accuracy": torch.stack(accuracies).mean().item(), "LR": rate, "steps": len(losses)}
+
+
+@torch.inference_mode()
+def evaluate(step: Step, loader: Iterable, decode: str = DEFAULT_DECODER, iters: int = 0) -> dict[str, float]:
+    """Mean loss, accuracy and NME (outer eyes, annotated points) over a loader; NME is nan without the eye corners."""
+    step.model.eval()
+    losses, accuracies, errors = [], [], []
+    for batch in islice(loader, iters or None):
+        loss, heatmaps, truth, mask, _ = step(batch)
+        points, _ = decode_heatmaps(heatmaps, decode)
+        losses.append(loss * len(points))
+        accuracies.append(accuracy(points, truth, mask, heatmaps.shape[3]) * len(points))
+        errors.append(face_nme(points, truth, mask).cpu())
+    nme = torch.cat(errors).numpy()
+    return {
+        "loss": float(sum(losses)) / len(nme),
+        "accuracy": float(sum(accuracies)) / len(nme),
+        "nme": float(np.nanmean(nme)) if np.isfinite(nme).any() else math.nan,
+    }
+
+
+def face_nme(points: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean error of the annotated points of each face over its outer-eye distance: (B,), nan where that is unknown.
+
+    Points (B, K, 2) in any one frame that is a similarity of the image's.
+    """
+    a, b = OUTER_EYES
+    if points.shape[1] <= max(a, b):
+        return torch.full((len(points),), math.nan)
+    eyes = (truth[:, a] - truth[:, b]).norm(dim=-1)
+    error = ((points - truth).norm(dim=-1) * mask).sum(1) / mask.sum(1).clamp(min=1)
+    known = (mask[:, a] * mask[:, b] > 0) & (eyes > 0)
+    return torch.where(known, error / eyes, torch.full_like(error, math.nan))
+
+
+class Ema:
+    """Moving average of a model's state (Polyak averaging); short at first, so that it forgets the random start."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.updates = decay, 0
+        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
+
+
+@torch.inference_mode()
+def example_pictures(step: Step, batch: dict, decode: str, count: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first crops (n, H, W, 3) uint8 of a batch with predicted and true points (n, K, 2) in crop pixels."""
+    step.model.eval()
+    batch = {k: v[:count] for k, v in batch.items()}
+    _, heatmaps, truth, mask, _ = step(batch)
+    points, _ = decode_heatmaps(heatmaps, decode)
+    hide = torch.where(mask > 0, 0.0, math.nan)[..., None]
+    to_crop = [heatmap_to_crop(p, HEATMAP_STRIDE).cpu().numpy() for p in (points, truth + hide)]
+    return batch["crop"].numpy(), *to_crop

@@ -1,0 +1,92 @@
+"""The training command's options; building the parser parses nothing."""
+
+import argparse
+
+OPTIMISERS = ("adam", "adamw", "rmsprop")
+SCHEDULES = ("constant", "cosine", "step")
+LOSSES = ("mse", "weighted_mse")
+DECODES = ("centroid", "dark", "alphapose")
+DATASETS = ("dt_fac_106_ldmks", "lapa", "300w")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train FastPose on facial landmarks.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument_group("experiment").add_argument
+    add("--expID", default="default", help="name of the run; weights go to ../exp/coco/EXPID")
+    add("--dataset", default="dt_fac_106_ldmks", help=f"one of {', '.join(DATASETS)}")
+    add("--dataRoot", help="folder of the data set; default ../data/DATASET")
+    add("--nThreads", type=int, default=4, help="worker processes that load pictures; no more than there are cores")
+    add("--cache", action="store_true", help="keep decoded pictures in memory (small data sets)")
+    add("--snapshot", type=int, default=1, help="write model_N.pkl every so many epochs; 0: never")
+    add("--seed", type=int, default=0, help="of weights, order and augmentation")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    add("--precision", default="auto", help="auto, fp32, bf16 or fp16 (autocast)")
+    add("--visdom", action="store_true", help="show losses and pictures in a visdom server on this machine too")
+    add("--overwrite", action="store_true", help="start anew in a run's folder that already holds a training")
+
+    add = parser.add_argument_group("network").add_argument
+    add("--nClasses", type=int, default=106, help="number of landmarks")
+    add("--depth", type=int, default=101, help="of the SE-ResNet: 18, 34, 50 or 101")
+    add("--width", type=float, default=1.0, help="factor on the trunk's channels")
+    add("--duc", type=int, nargs=2, default=(1024, 512), help="channels of the two DUC convolutions")
+    add("--inputResH", type=int, default=256, help="height of the crops")
+    add("--inputResW", type=int, default=256, help="width of the crops")
+    add("--outputResH", type=int, default=64, help="height of the heatmaps: inputResH / 4")
+    add("--outputResW", type=int, default=64, help="width of the heatmaps: inputResW / 4")
+    add("--loadModel", help="start from these weights (model_N.pkl or a shipped .pth)")
+    add("--Continue", action="store_true", help="go on with this expID where it was stopped")
+
+    add = parser.add_argument_group("optimisation").add_argument
+    add("--nEpochs", type=int, default=50, help="epochs in all")
+    add("--trainBatch", type=int, default=32, help="faces a step, on each process")
+    add("--validBatch", type=int, default=32, help="faces a step in validation")
+    add("--trainIters", type=int, default=0, help="steps an epoch; 0: the whole data set")
+    add("--validIters", type=int, default=0, help="steps a validation; 0: the whole data set")
+    add("--optMethod", default="adam", help=f"one of {', '.join(OPTIMISERS)}")
+    add("--LR", type=float, default=1e-4, help="learning rate")
+    add("--schedule", default="constant", help=f"of the learning rate, one of {', '.join(SCHEDULES)}")
+    add("--warmup", type=int, default=0, help="steps over which the learning rate rises from zero")
+    add("--lrSteps", type=int, nargs="+", default=(90, 120), help="epochs at which --schedule step divides LR by 10")
+    add("--momentum", type=float, default=0.0, help="of rmsprop")
+    add("--weightDecay", type=float, default=0.0)
+    add("--clip", type=float, default=5.0, help="largest norm of the gradient; 0: do not clip")
+    add("--ema", type=float, default=0.0, help="decay of a moving average of the weights, which is what is saved; 0: off")
+    add("--crit", default="mse", help=f"one of {', '.join(LOSSES)}")
+
+    add = parser.add_argument_group("data").add_argument
+    add("--hmGauss", type=float, default=1.5, help="sigma of the targets in heatmap pixels")
+    add("--scale", type=float, default=0.25, help="random scale, log2 range")
+    add("--rotate", type=float, default=30.0, help="random rotation, degrees")
+    add("--shift", type=float, default=0.05, help="random shift, fraction of the crop")
+    add("--noColour", action="store_true", help="no colour, blur, noise and occlusion")
+    add("--addDPG", action="store_true", help="stage 2: boxes that err as a detector's, and partial faces")
+    add("--dpg", default="face", help="whose errors: face or alphapose")
+    add("--decode", default="centroid", help="heatmaps to points in validation: centroid, dark or alphapose")
+    return parser
+
+
+def check(opt: argparse.Namespace) -> None:
+    """Raise ValueError naming the first option that makes no sense, its value and the remedy."""
+    for name, choices in (
+        ("dataset", DATASETS),
+        ("optMethod", OPTIMISERS),
+        ("schedule", SCHEDULES),
+        ("crit", LOSSES),
+        ("decode", DECODES),
+    ):
+        value = getattr(opt, name)
+        if value not in choices:
+            raise ValueError(f"unknown --{name} {value!r}; choose one of {', '.join(choices)}")
+    for name in ("H", "W"):
+        size, out = getattr(opt, f"inputRes{name}"), getattr(opt, f"outputRes{name}")
+        if size % 32 or size <= 0:
+            raise ValueError(f"--inputRes{name} {size} is not a positive multiple of 32")
+        if size != 4 * out:
+            raise ValueError(f"--outputRes{name} {out} does not fit --inputRes{name} {size}; say {size // 4}")
+    if opt.Continue and opt.loadModel:
+        raise ValueError("--Continue and --loadModel exclude each other: the first goes on, the second starts anew")
+    for name in ("nEpochs", "trainBatch", "validBatch"):
+        if getattr(opt, name) < 1:
+            raise ValueError(f"--{name} {getattr(opt, name)} must be at least 1")

@@ -1,0 +1,270 @@
+"""Train FastPose in stages; from train_sppe/src:
+
+    python train.py --dataset dt_fac_106_ldmks --expID stg_1 --nClasses 106 --LR 1e-4 --trainBatch 32 --nEpochs 100
+    python train.py --dataset dt_fac_106_ldmks --expID stg_2 --nClasses 106 --LR 1e-4 --trainBatch 32 --nEpochs 100 \
+        --loadModel ../exp/coco/stg_1/model_30.pkl --addDPG
+    torchrun --nproc_per_node 4 train.py ...
+    tensorboard --logdir .tensorboard/coco/stg_1/
+
+Writes ../exp/coco/EXPID/: model_N.pkl (bare state dict after N epochs), model_best.pkl (lowest validation NME),
+checkpoint.pt (what --Continue needs), log.jsonl (a line an epoch), option.json.
+"""
+
+import argparse
+import json
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parents[1]))  # appended, so that `import opt` stays the training one
+
+import cv2
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler
+
+import engine
+from opt import build_parser, check
+from SPPE.src.main_fast_inference import load_checkpoint
+from SPPE.src.models.FastPose import createModel
+from SPPE.src.utils.device import choose_device, choose_precision
+from utils.dataset import build_dataset
+from utils.dataset.base import Augmentation, FaceDataset
+from utils.dpg import build_dpg
+from utils.watch import Watch
+
+
+def main(argv: list[str] | None = None) -> None:
+    opt = build_parser().parse_args(argv)
+    try:
+        check(opt)
+        train(opt)
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
+        sys.exit(_complain(error))
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _complain(error: Exception) -> int:
+    print(f"train.py: {error}", file=sys.stderr)
+    return 2
+
+
+def train(opt: argparse.Namespace) -> None:
+    rank, world, device = start_processes(opt.device)
+    folder = HERE.parent / "exp" / "coco" / opt.expID
+    resume_from = claim_folder(folder, opt, rank)
+    train_set, val_set = datasets(opt)
+    torch.manual_seed(opt.seed)
+    model = createModel(opt.nClasses, depth=opt.depth, width=opt.width, duc=tuple(opt.duc))
+    if opt.loadModel:
+        load_weights(model, Path(opt.loadModel))
+    model.to(device, memory_format=torch.channels_last)
+    state = TrainingState(opt, model, device)
+    if resume_from:
+        state.load(resume_from)
+    parallel = nn.parallel.DistributedDataParallel(model) if world > 1 else model
+    step = engine.Step(parallel, device, state.dtype, opt.hmGauss, opt.crit)
+
+    sampler = DistributedSampler(train_set, world, rank, shuffle=True, seed=opt.seed)
+    loader = make_loader(train_set, opt.trainBatch, opt, sampler, drop_last=len(sampler) >= opt.trainBatch)
+    val_loader = make_loader(val_set, opt.validBatch, opt)
+    set_rate = learning_rate(opt, opt.trainIters or len(loader))
+    watch = None
+    if rank == 0:
+        print(f"{len(train_set)} faces to train on, {len(val_set)} to validate on; {device}, {state.dtype}; {folder}")
+        events = HERE / ".tensorboard" / "coco" / opt.expID
+        watch = Watch(folder / "log.jsonl", events, opt.expID if opt.visdom else None, state.epoch)
+
+    while state.epoch < opt.nEpochs:
+        train_set.set_epoch(state.epoch)
+        sampler.set_epoch(state.epoch)
+        figures = {
+            "train": engine.train_one_epoch(
+                *(step, loader, state.optimiser, state.scaler, set_rate, state.steps, opt.seed),
+                **{"colour": not opt.noColour, "clip": opt.clip, "ema": state.ema, "iters": opt.trainIters},
+            )
+        }
+        state.epoch += 1
+        state.steps += figures["train"].pop("steps")
+        if rank == 0:
+            validate_and_save(opt, state, step, val_loader, folder, figures, watch)
+        if world > 1:
+            dist.barrier()
+    if watch:
+        watch.close()
+
+
+def start_processes(device_name: str) -> tuple[int, int, torch.device]:
+    """(rank, number of processes, device); more than one process when torchrun started them."""
+    cv2.setNumThreads(1)  # the loader's processes are the parallelism
+    world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    device = choose_device(device_name)
+    if world > 1:
+        if device.type == "cuda":
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return rank, world, device
+
+
+def claim_folder(folder: Path, opt: argparse.Namespace, rank: int) -> Path | None:
+    """Make the run's folder; returns the checkpoint to go on from, if any. A training is never overwritten unasked."""
+    checkpoint = folder / "checkpoint.pt"
+    if opt.Continue:
+        if not checkpoint.is_file():
+            raise FileNotFoundError(f"--Continue: no {checkpoint}; leave --Continue out to start {opt.expID!r}")
+        return checkpoint
+    if checkpoint.is_file() and not opt.overwrite:
+        raise ValueError(
+            f"{folder} already holds a training: say --Continue to go on, --overwrite to start anew, or another --expID"
+        )
+    if rank == 0:
+        for old in (folder, HERE / ".tensorboard" / "coco" / opt.expID):
+            shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "option.json").write_text(json.dumps(vars(opt), indent=1), encoding="utf-8")
+    return None
+
+
+def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset]:
+    """The training and the validation set."""
+    root = Path(opt.dataRoot) if opt.dataRoot else HERE.parent / "data" / opt.dataset
+    size = (opt.inputResH, opt.inputResW)
+    augmentation = Augmentation(opt.scale, opt.rotate, opt.shift)
+    dpg = build_dpg(opt.dpg) if opt.addDPG else None
+    sets = [build_dataset(opt.dataset, root, split) for split in ("train", "val")]
+    for split, data in zip(("train", "val"), sets):
+        if not len(data):
+            raise ValueError(f"{root} has no {split} samples")
+    train_set = FaceDataset(sets[0], size, augmentation, dpg, opt.seed, opt.cache)
+    return train_set, FaceDataset(sets[1], size, cache=opt.cache)
+
+
+def make_loader(dataset: FaceDataset, batch: int, opt: argparse.Namespace, sampler=None, drop_last=False) -> DataLoader:
+    workers = min(opt.nThreads, os.cpu_count() or 1)  # more processes than cores only take memory
+    return DataLoader(
+        *(dataset, batch),
+        sampler=sampler,
+        drop_last=drop_last,
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(1)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Start from a weights file of the same network; a last layer for other points starts anew and is told."""
+    state_dict, _ = load_checkpoint(path)
+    own = model.state_dict()
+    fresh = [k for k in own if k.startswith("conv_out.") and own[k].shape != getattr(state_dict.get(k), "shape", None)]
+    if fresh:
+        print(f"{path} was trained for other points than {model.config['nClasses']}: its last layer starts anew")
+        state_dict.update({k: own[k] for k in fresh})
+    try:
+        model.load_state_dict(state_dict)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()
+        raise ValueError(f"--loadModel {path} is another network than {model.config}: {reason}") from error
+
+
+def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
+    """Global step -> learning rate."""
+    total = opt.nEpochs * steps_an_epoch
+
+    def rate(step: int) -> float:
+        warm = min(1.0, (step + 1) / opt.warmup) if opt.warmup else 1.0
+        if opt.schedule == "cosine":
+            return opt.LR * warm * 0.5 * (1 + math.cos(math.pi * min(step / total, 1)))
+        if opt.schedule == "step":
+            return opt.LR * warm * 0.1 ** sum(step >= epoch * steps_an_epoch for epoch in opt.lrSteps)
+        return opt.LR * warm
+
+    return rate
+
+
+class TrainingState:
+    """All that --Continue needs, saved and loaded symmetrically: weights, optimiser, average, scaler, progress."""
+
+    def __init__(self, opt: argparse.Namespace, model: nn.Module, device: torch.device):
+        self.model = model
+        self.dtype = choose_precision(opt.precision, device)
+        self.optimiser = make_optimiser(opt, model)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.ema = engine.Ema(model, opt.ema) if opt.ema else None
+        self.epoch, self.steps, self.best = 0, 0, math.inf
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """What is saved as the model: the average where there is one."""
+        return self.ema.state if self.ema else self.model.state_dict()
+
+    def save(self, path: Path) -> None:
+        content = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema and self.ema.state,
+            **{"epoch": self.epoch, "steps": self.steps, "best": self.best},
+        }
+        save_whole(content, path)
+
+    def load(self, path: Path) -> None:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(content["model"])
+            self.optimiser.load_state_dict(content["optimiser"])
+            self.scaler.load_state_dict(content["scaler"])
+        except (RuntimeError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"--Continue: {path} does not fit these options: {reason}") from error
+        self.epoch, self.steps, self.best = content["epoch"], content["steps"], content["best"]
+        if self.ema and content["ema"]:
+            for name, value in content["ema"].items():
+                self.ema.state[name].copy_(value)
+            self.ema.updates = self.steps
+
+
+def make_optimiser(opt: argparse.Namespace, model: nn.Module) -> torch.optim.Optimizer:
+    numbers = {"lr": opt.LR, "weight_decay": opt.weightDecay}
+    if opt.optMethod == "rmsprop":
+        return torch.optim.RMSprop(model.parameters(), momentum=opt.momentum, **numbers)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[opt.optMethod](model.parameters(), **numbers)
+
+
+def save_whole(content: dict, path: Path) -> None:
+    """Save under a temporary name, then rename: a kill leaves the file before or the file after, never half of one."""
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
+
+
+def validate_and_save(opt, state: TrainingState, step, loader, folder: Path, figures: dict, watch: Watch) -> None:
+    own = {k: v.clone() for k, v in state.model.state_dict().items()} if state.ema else None
+    state.model.load_state_dict(state.weights())
+    judge = engine.Step(state.model, step.device, step.dtype, step.sigma, step.crit)
+    figures["val"] = engine.evaluate(judge, loader, opt.decode, opt.validIters)
+    watch.epoch(state.epoch, figures)
+    watch.pictures(state.epoch, *engine.example_pictures(judge, next(iter(loader)), opt.decode))
+    if opt.snapshot and state.epoch % opt.snapshot == 0:
+        save_whole(state.model.state_dict(), folder / f"model_{state.epoch}.pkl")
+    if figures["val"]["nme"] < state.best:
+        state.best = figures["val"]["nme"]
+        save_whole(state.model.state_dict(), folder / "model_best.pkl")
+    if own:
+        state.model.load_state_dict(own)
+    state.save(folder / "checkpoint.pt")
+    told = {part: {k: float(f"{v:.5g}") for k, v in values.items()} for part, values in figures.items()}
+    print(f"epoch {state.epoch}: {json.dumps(told)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""What every landmark data set gives to training, and the AlphaPose-style HDF5 file that holds one.
+
+HDF5 layout, N samples (AlphaPose's annot_coco.h5 with 106 instead of 17 points, and three optional additions):
+
+    imgname          (N,) UTF-8 strings, or AlphaPose's (N, L) character codes; relative to the images folder
+    bndbox           (N, 1, 4) or (N, 4) float, x1 y1 x2 y2 in image pixels
+    part             (N, 106, 2) float, x y in image pixels, (0, 0) in the middle of the first pixel
+    visible          (N, 106) uint8, optional: 0 not annotated, 1 annotated but hidden, 2 visible
+    split            (N,) strings, optional: train, val, test
+    attributes/NAME  (N,) strings, optional
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS
+from SPPE.src.utils.img import apply_affines, crop_affines, grow_boxes, warp_box
+from SPPE.src.utils.imread import load_image
+from yolo.bbox import face_box
+
+from ..dpg import DPG
+
+SPLITS = ("train", "val", "test")
+
+# Datatang's published sizes; a file of another size is split in the same proportions, in its own order.
+PUBLISHED_SIZES = {"train": 90_131, "val": 11_266, "test": 11_266}
+
+
+@dataclass
+class Annotations:
+    """N annotated faces.
+
+    images: N paths; boxes: (N, 4) x1 y1 x2 y2; points: (N, 106, 2); visible: (N, 106) uint8 (0 not annotated,
+    1 hidden, 2 visible); attributes: name -> (N,) strings. All coordinates in image pixels.
+    """
+
+    images: list[Path]
+    boxes: np.ndarray
+    points: np.ndarray
+    visible: np.ndarray
+    attributes: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, rows: np.ndarray) -> "Annotations":
+        return Annotations(
+            [self.images[i] for i in rows],
+            self.boxes[rows],
+            self.points[rows],
+            self.visible[rows],
+            {name: values[rows] for name, values in self.attributes.items()},
+        )
+
+    def check(self, where: Callable[[int], str]) -> "Annotations":
+        """Raise ValueError that names the place, `where(row)`, of the first malformed face; returns itself."""
+        labelled = self.visible > 0
+        finite = np.isfinite(self.points).all(axis=2) | ~labelled
+        rules = {
+            "a point that is not a finite number": ~finite.all(axis=1),
+            "no annotated point": ~labelled.any(axis=1),
+            "a box that is not x1 < x2, y1 < y2": ~(self.boxes[:, :2] < self.boxes[:, 2:]).all(axis=1),
+        }
+        for complaint, bad in rules.items():
+            if bad.any():
+                raise ValueError(f"{where(int(bad.argmax()))} has {complaint}; {int(bad.sum())} such rows")
+        return self
+
+
+@dataclass
+class Face:
+    """One face as an annotation file gives it.
+
+    image: path of its picture; points: (106, 2); visible: (106,), as in `Annotations`; where: file and row, for
+    messages; box: (4,) x1 y1 x2 y2, or None to take it from the points.
+    """
+
+    image: Path
+    points: np.ndarray
+    visible: np.ndarray
+    where: str
+    box: np.ndarray | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+def collect(faces: Iterable[Face]) -> Annotations:
+    """Join faces to annotations, checked; a face without a box gets the one that `yolo.bbox.face_box` draws.
+
+    Raises:
+        FileNotFoundError: a picture is missing; names the first, with its place, and counts the others.
+        ValueError: as `Annotations.check`.
+    """
+    faces = list(faces)
+    exists = {path: path.is_file() for path in {face.image for face in faces}}
+    missing = [face for face in faces if not exists[face.image]]
+    if missing:
+        count = len(exists) - sum(exists.values())
+        raise FileNotFoundError(f"{missing[0].where}: no picture at {missing[0].image}; {count} missing in all")
+    points = np.array([face.points for face in faces], np.float32).reshape(-1, NUM_POINTS, 2)
+    visible = np.array([face.visible for face in faces], np.uint8).reshape(-1, NUM_POINTS)
+    boxes = boxes_of(points, visible)
+    for row, face in enumerate(faces):
+        if face.box is not None:
+            boxes[row] = face.box
+    names = sorted({name for face in faces for name in face.attributes})
+    attributes = {name: np.array([face.attributes.get(name, "") for face in faces]) for name in names}
+    annotations = Annotations([face.image for face in faces], boxes, points, visible, attributes)
+    return annotations.check(lambda row: faces[row].where)
+
+
+def boxes_of(points: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Face boxes (N, 4), image frame, of the annotated ones of points (N, 106, 2); visible is (N, 106)."""
+    first = np.take_along_axis(points, (visible > 0).argmax(axis=1)[:, None, None], axis=1)
+    # a repeated point changes no extent
+    known = np.where(visible[..., None] > 0, points, first)
+    return face_box(torch.from_numpy(known)).numpy()
+
+
+def read_h5(path: Path, images: Path, split: str | None = None) -> Annotations:
+    """Read one split (all samples when None) of an HDF5 file; the layout is in this module's docstring.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a data set is missing or has another shape; names the file, and the row where there is one.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no annotations at {path}; tools/make_h5.py makes them from pictures and points")
+    if not images.is_dir():
+        raise FileNotFoundError(f"no pictures' folder at {images}; it belongs beside {path.name}")
+    with h5py.File(path, "r") as file:
+        missing = {"imgname", "bndbox", "part"} - set(file)
+        if missing:
+            raise ValueError(f"{path} lacks the data set(s) {', '.join(sorted(missing))}")
+        names = _strings(file["imgname"])
+        parts = file["part"][:].astype(np.float32)
+        boxes = file["bndbox"][:].astype(np.float32).reshape(-1, 4)
+        if parts.shape[1:] != (NUM_POINTS, 2) or len(parts) != len(names) or len(boxes) != len(names):
+            raise ValueError(
+                f"{path}: imgname {len(names)}, bndbox {file['bndbox'].shape}, part {parts.shape}; "
+                f"expected N, (N, 1, 4), (N, {NUM_POINTS}, 2)"
+            )
+        # AlphaPose marks an unannotated point by coordinates that are not positive
+        visible = file["visible"][:] if "visible" in file else 2 * (parts > 0).all(axis=2).astype(np.uint8)
+        attributes = {name: np.array(_strings(values)) for name, values in file.get("attributes", {}).items()}
+        own_split = np.array(_strings(file["split"])) if "split" in file else None
+    everything = Annotations([images / name for name in names], boxes, parts, visible.astype(np.uint8), attributes)
+    everything.check(lambda row: f"{path}, row {row} ({names[row]})")
+    return everything if split is None else everything.take(_rows(split, names, own_split, path.parent))
+
+
+def write_h5(path: Path, data: Annotations, images: Path, split: np.ndarray | None = None) -> None:
+    """Write annotations (and each sample's split); `data.images` lie under `images`. Temporary name, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    text = h5py.string_dtype("utf-8")
+    with h5py.File(temporary, "w") as file:
+        file["imgname"] = np.array([p.relative_to(images).as_posix() for p in data.images], dtype=text)
+        file["bndbox"] = data.boxes[:, None].astype(np.float32)
+        file["part"] = data.points.astype(np.float32)
+        file["visible"] = data.visible.astype(np.uint8)
+        if split is not None:
+            file["split"] = np.array(split, dtype=text)
+        for name, values in data.attributes.items():
+            file[f"attributes/{name}"] = np.array(values, dtype=text)
+    temporary.replace(path)
+
+
+def _strings(values: h5py.Dataset) -> list[str]:
+    if values.ndim == 2:  # AlphaPose stores the characters' codes, padded with zeros
+        return ["".join(map(chr, row[row > 0].astype(int))) for row in values[:]]
+    return [v.decode() if isinstance(v, bytes) else str(v) for v in values[:]]
+
+
+def _rows(split: str, names: list[str], own: np.ndarray | None, folder: Path) -> np.ndarray:
+    """Rows of a split: by FOLDER/{train,val,test}.txt, else by the file's own `split`, else by the published sizes."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    listing = folder / f"{split}.txt"
+    if listing.is_file():
+        row_of = {name: i for i, name in enumerate(names)}
+        wanted = listing.read_text(encoding="utf-8").split("\n")
+        unknown = [(i, n) for i, n in enumerate(wanted, 1) if n.strip() and n.strip() not in row_of]
+        if unknown:
+            raise ValueError(f"{listing}, line {unknown[0][0]}: {unknown[0][1]!r} is not in the annotations")
+        return np.array([row_of[n.strip()] for n in wanted if n.strip()], dtype=int)
+    if own is not None:
+        return np.flatnonzero(own == split)
+    total = sum(PUBLISHED_SIZES.values())
+    ends = np.cumsum([PUBLISHED_SIZES[s] for s in SPLITS]) * len(names) // total
+    start = dict(zip(SPLITS, (0, *ends[:-1])))[split]
+    return np.arange(start, ends[SPLITS.index(split)])
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Ranges of the random affine of a crop; all zero: none.
+
+    scale: log2 range; 0.25 is a factor of 0.84 .. 1.19. rotate: degrees. shift: fraction of the crop's side.
+    flip: probability.
+    """
+
+    scale: float = 0.25
+    rotate: float = 30.0
+    shift: float = 0.05
+    flip: float = 0.5
+
+    def affine(self, rng: np.random.Generator, out_h: int, out_w: int) -> tuple[np.ndarray, bool]:
+        """A random affine (2, 3) crop -> crop about the crop's middle, and whether it mirrors."""
+        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
+        zoom = 2.0 ** rng.uniform(-self.scale, self.scale)
+        mirror = bool(rng.random() < self.flip)
+        cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
+        linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if mirror else 1.0, 1.0])
+        middle = np.array([(out_w - 1) / 2, (out_h - 1) / 2])
+        offset = middle + rng.uniform(-self.shift, self.shift, 2) * (out_w, out_h) - linear @ middle
+        return np.column_stack([linear, offset]), mirror
+
+
+def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """The affine (2, 3) that applies `inner` first, then `outer`."""
+    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
+
+
+class FaceDataset(Dataset):
+    """Crops of annotated faces, augmented in one affine when training.
+
+    A sample is a dict: crop (H, W, 3) uint8 RGB; points (106, 2) in crop pixels; mask (106,) float, 0 where nothing is
+    annotated; affine (2, 3) image -> crop; index. Random numbers come from (seed, epoch, index) alone, so any number
+    of workers, and a run that was resumed, see the same samples.
+
+    Args:
+        data: the annotations.
+        input_size: (h, w) of the crops.
+        augmentation: None for validation.
+        dpg: perturbs the boxes (stage 2), or None.
+        seed: of the random numbers.
+        cache: keep decoded pictures in memory (a small data set on a slow disk or few cores).
+    """
+
+    def __init__(
+        self,
+        data: Annotations,
+        input_size: tuple[int, int],
+        augmentation: Augmentation | None = None,
+        dpg: DPG | None = None,
+        seed: int = 0,
+        cache: bool = False,
+    ):
+        self.data, self.input_size, self.augmentation, self.dpg = data, input_size, augmentation, dpg
+        self.seed, self.epoch = seed, 0
+        self.pictures = {path: load_image(path) for path in dict.fromkeys(data.images)} if cache else {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the random numbers of this epoch."""
+        self.epoch = epoch
+
+    def __getitem__(self, index: int) -> dict:
+        path, box, points = self.data.images[index], self.data.boxes[index], self.data.points[index]
+        image = self.pictures[path] if path in self.pictures else load_image(path)
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        if self.dpg is not None:
+            box = self.dpg(box, rng)
+        height, width = image.shape[:2]
+        box = grow_boxes(box[None], width, height)[0]
+        affine, mirrored = crop_affines(box[None], *self.input_size)[0], False
+        if self.augmentation is not None:
+            change, mirrored = self.augmentation.affine(rng, *self.input_size)
+            affine = compose(change, affine)
+        crop = warp_box(image, box, affine, *self.input_size)
+        points, mask = apply_affines(affine, points.astype(np.float64)), self.data.visible[index] > 0
+        if mirrored:  # the affine has mirrored x already: only left and right remain to be swapped
+            points, mask = points[list(FLIP_ORDER)], mask[list(FLIP_ORDER)]
+        return {
+            "crop": torch.from_numpy(crop),
+            "points": torch.from_numpy(np.where(mask[:, None], points, 0).astype(np.float32)),
+            "mask": torch.from_numpy(mask.astype(np.float32)),
+            "affine": torch.from_numpy(affine),
+            "index": index,
+        }

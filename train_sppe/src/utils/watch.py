@@ -1,0 +1,80 @@
+"""What a training shows: a JSON line an epoch, tensorboard, and visdom on request."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tensorboardX import SummaryWriter
+
+TRUTH, PREDICTION = (80, 220, 80), (255, 70, 70)  # RGB
+
+
+def draw_pairs(crops: np.ndarray, points: np.ndarray, truth: np.ndarray, side: int = 256) -> np.ndarray:
+    """Each crop twice, prediction (red) beside truth (green), stacked: (n, H, W, 3) uint8 -> (n * side, 2 * side, 3).
+
+    Points and truth (n, K, 2) in crop pixels; nan is not drawn.
+    """
+    rows = []
+    for crop, *sets in zip(crops, points, truth):
+        factor = side / max(crop.shape[:2])
+        large = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
+        pair = [_dots(large.copy(), xy * factor, colour) for xy, colour in zip(sets, (PREDICTION, TRUTH))]
+        rows.append(np.hstack(pair))
+    return np.vstack(rows)
+
+
+def _dots(picture: np.ndarray, points: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    for x, y in points[np.isfinite(points).all(axis=1)].round().astype(int):
+        cv2.circle(picture, (int(x), int(y)), 2, colour, -1, cv2.LINE_AA)
+    return picture
+
+
+class Watch:
+    """Writes each epoch's figures and pictures.
+
+    Args:
+        log: file of JSON lines, appended to.
+        events: tensorboard folder.
+        name: the visdom environment; None: no visdom.
+        start: first epoch of this run; what tensorboard holds of later ones (before a kill) is dropped.
+    Raises:
+        ValueError: visdom was asked for and no server answers.
+    """
+
+    def __init__(self, log: Path, events: Path, name: str | None = None, start: int = 0):
+        self.log = log
+        self.board = SummaryWriter(str(events), purge_step=start if start else None)
+        self.visdom = _connect(name) if name else None
+
+    def epoch(self, number: int, figures: dict[str, dict[str, float]]) -> None:
+        """figures: {"train": {"loss": ...}, "val": {...}} of that epoch."""
+        flat = {f"{part}/{name}": value for part, values in figures.items() for name, value in values.items()}
+        with self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"epoch": number, **flat}) + "\n")
+        for name, value in flat.items():
+            self.board.add_scalar(name, value, number)
+            if self.visdom:
+                part, metric = name.split("/")
+                options = {"title": metric, "xlabel": "epoch", "showlegend": True}
+                self.visdom.line([value], [number], win=metric, name=part, update="append", opts=options)
+        self.board.flush()
+
+    def pictures(self, number: int, crops: np.ndarray, points: np.ndarray, truth: np.ndarray) -> None:
+        picture = draw_pairs(crops, points, truth)
+        self.board.add_image("val/prediction_and_truth", picture, number, dataformats="HWC")
+        if self.visdom:
+            self.visdom.image(picture.transpose(2, 0, 1), win="pictures", opts={"title": "prediction, truth"})
+
+    def close(self) -> None:
+        self.board.close()
+
+
+def _connect(name: str):
+    from visdom import Visdom  # imported on request: it starts threads and reads the network's settings
+
+    try:
+        client = Visdom(env=name, raise_exceptions=True)
+    except Exception as error:  # visdom raises what its sockets raise
+        raise ValueError("--visdom found no server on this machine; start one with `python -m visdom.server`") from error
+    return client

@@ -1,0 +1,337 @@
+"""Darknet networks: the cfg text becomes a torch module, the .weights file its parameters.
+
+Source: Redmon & Farhadi 2018, "YOLOv3: An Incremental Improvement", and the file formats of Darknet. Supported is all
+that yolov3, yolov3-spp and yolov3-tiny use; anything else in a cfg is refused by name.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+LEAKY_SLOPE = 0.1
+BATCH_NORM_EPS = 1e-5
+# Darknet's own pooling ignores what lies outside the map. (AlphaPose's port pads with zeros instead, which differs
+# where a whole border window is negative; give `pool_border=0.0` to reproduce that.)
+POOL_BORDER = float("-inf")
+
+# Three int32 (major, minor, revision), then the number of pictures seen: int64 since version 0.2, int32 before.
+VERSION_BYTES = 12
+WIDE_COUNTER_SINCE = 2
+
+ACTIVATIONS = {
+    "linear": nn.Identity,
+    "leaky": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+    "relu": lambda: nn.ReLU(inplace=True),
+    "swish": lambda: nn.SiLU(inplace=True),
+    "mish": lambda: nn.Mish(inplace=True),
+    "logistic": nn.Sigmoid,
+}
+LAYERS = ("convolutional", "shortcut", "route", "upsample", "maxpool", "yolo")
+
+
+def parse_cfg(path):
+    """A Darknet cfg file -> its blocks in order, each {"type": ..., option: text, ...}; the first is `net`.
+
+    Raises FileNotFoundError, and ValueError for text that is no cfg and for layers or activations not known here.
+    """
+    path = Path(path)
+    blocks = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        line = line.split("#")[0].strip()
+        if line.startswith("[") and line.endswith("]"):
+            blocks.append({"type": line[1:-1].strip()})
+        elif "=" in line and blocks:
+            key, value = line.split("=", 1)
+            blocks[-1][key.strip()] = value.strip()
+        elif line:
+            raise ValueError(f"{path}:{number}: neither [layer] nor option=value: {line!r}")
+    _check_blocks(blocks, path)
+    return blocks
+
+
+def _check_blocks(blocks, path):
+    if not blocks or blocks[0]["type"] != "net":
+        raise ValueError(f"{path}: a cfg starts with [net]")
+    for number, block in enumerate(blocks[1:], 1):
+        if block["type"] not in LAYERS:
+            raise ValueError(f"{path}: block {number}: unknown layer [{block['type']}]; known: {', '.join(LAYERS)}")
+        activation = block.get("activation", "linear")
+        if activation not in ACTIVATIONS:
+            raise ValueError(
+                f"{path}: block {number}: unknown activation {activation!r}; known: {', '.join(ACTIVATIONS)}"
+            )
+
+
+def _integers(text):
+    return [int(value) for value in text.split(",")]
+
+
+class Convolution(nn.Module):
+    """Convolution, batch norm (or a bias), activation."""
+
+    def __init__(self, channels, block):
+        super().__init__()
+        size = int(block["size"])
+        padding = size // 2 if int(block.get("pad", 0)) else int(block.get("padding", 0))
+        filters = int(block["filters"])
+        norm = bool(int(block.get("batch_normalize", 0)))
+        self.conv = nn.Conv2d(
+            channels,
+            filters,
+            size,
+            int(block.get("stride", 1)),
+            padding,
+            groups=int(block.get("groups", 1)),
+            bias=not norm,
+        )
+        self.norm = nn.BatchNorm2d(filters, eps=BATCH_NORM_EPS) if norm else None
+        self.activation = ACTIVATIONS[block.get("activation", "linear")]()
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return self.activation(x)
+
+    def stored(self):
+        """The tensors of this layer in the order of a .weights file."""
+        if self.norm is None:
+            return [self.conv.bias, self.conv.weight]
+        return [self.norm.bias, self.norm.weight, self.norm.running_mean, self.norm.running_var, self.conv.weight]
+
+    @torch.no_grad()
+    def fuse(self):
+        """Fold the batch norm into the convolution: the same function in inference, one pass over memory less."""
+        if self.norm is None:
+            return
+        scale = self.norm.weight / torch.sqrt(self.norm.running_var + self.norm.eps)
+        self.conv.weight.mul_(scale[:, None, None, None])
+        self.conv.bias = nn.Parameter(self.norm.bias - self.norm.running_mean * scale)
+        self.norm = None
+
+
+class MaxPool(nn.Module):
+    """Darknet's pooling: size - 1 border cells in all, the smaller half of them on the left and top."""
+
+    def __init__(self, block, border):
+        super().__init__()
+        self.size = int(block["size"])
+        self.stride = int(block.get("stride", 1))
+        padding = int(block.get("padding", self.size - 1))
+        self.padding = (padding // 2, padding - padding // 2) * 2
+        self.border = border
+
+    def forward(self, x):
+        if self.size % 2 and self.border == float("-inf"):  # what torch pads with by itself
+            return F.max_pool2d(x, self.size, self.stride, self.padding[0])
+        # Only a stride of 1 meets AlphaPose's border; a strided pool never sees a window that lies outside.
+        return F.max_pool2d(F.pad(x, self.padding, value=self.border), self.size, self.stride)
+
+
+class Upsample(nn.Module):
+    """Nearest neighbour."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.stride = int(block.get("stride", 2))
+
+    def forward(self, x):
+        return F.interpolate(x, scale_factor=self.stride, mode="nearest")
+
+
+class Route(nn.Module):
+    """The named earlier outputs, side by side."""
+
+    def __init__(self, sources):
+        super().__init__()
+        self.sources = sources
+
+
+class Shortcut(nn.Module):
+    """The last output plus an earlier one."""
+
+    def __init__(self, source, block):
+        super().__init__()
+        self.sources = [source]
+        self.activation = ACTIVATIONS[block.get("activation", "linear")]()
+
+
+def decode_boxes(offsets, corner, anchors, stride):
+    """YOLOv3's boxes (section 2.1).
+
+    offsets (..., 4) fp32 tx, ty, tw, th; corner (..., 2) the cell's column and row; anchors (..., 2) w, h in input
+    pixels -> (..., 4) centre x, centre y, w, h in input pixels.
+    """
+    return torch.cat(((offsets[..., :2].sigmoid() + corner) * stride, offsets[..., 2:].exp() * anchors), -1)
+
+
+class Yolo(nn.Module):
+    """One scale's output: the boxes of A anchors in each cell."""
+
+    def __init__(self, block, stride):
+        super().__init__()
+        self.stride = stride
+        pairs = np.array(_integers(block["anchors"]), dtype=np.float32).reshape(-1, 2)
+        mask = _integers(block["mask"]) if "mask" in block else range(len(pairs))
+        self.classes = int(block["classes"])
+        self.anchors = torch.from_numpy(
+            pairs[list(mask)]
+        )  # (A, 2) w, h in input pixels; no buffer: half precision would round it
+
+    def cells(self, raw):
+        """Raw map (B, A * (5 + C), H, W) -> (B, H, W, A, 5 + C): tx, ty, tw, th, objectness, classes, nothing applied
+        yet.
+        """
+        batch, _, height, width = raw.shape
+        return raw.permute(0, 2, 3, 1).reshape(batch, height, width, len(self.anchors), 5 + self.classes)
+
+    def decode(self, raw):
+        """Raw map (B, A * (5 + C), H, W) -> (B, H * W * A, 5 + C) fp32, as Darknet.forward gives them."""
+        cells = self.cells(raw).float()  # exp and sigmoid in half precision would move boxes by pixels
+        _, height, width, _, _ = cells.shape
+        y, x = torch.meshgrid(*(torch.arange(n, device=raw.device) for n in (height, width)), indexing="ij")
+        corner = torch.stack((x, y), -1)[:, :, None]  # (H, W, 1, 2)
+        boxes = decode_boxes(cells[..., :4], corner, self.anchors.to(raw.device), self.stride)
+        return torch.cat((boxes, cells[..., 4:].sigmoid()), -1).flatten(1, 3)
+
+
+class Darknet(nn.Module):
+    """The network that a cfg file describes.
+
+    cfgfile: path; pool_border: the value outside of the maps that pooling sees. Attributes: `width`, `height` (the
+    cfg's input size), `classes`, `stride` (the largest: inputs are multiples of it), `seen` (pictures trained on,
+    from the weights file).
+    """
+
+    def __init__(self, cfgfile, pool_border=POOL_BORDER):
+        super().__init__()
+        self.cfgfile = str(cfgfile)
+        net, *blocks = parse_cfg(cfgfile)
+        self.width, self.height = int(net.get("width", 416)), int(net.get("height", 416))
+        self.seen = 0
+        self.fused = False
+        self.layers, self.stride = _build(blocks, int(net.get("channels", 3)), pool_border, cfgfile)
+        self.kept = {source for layer in self.layers for source in getattr(layer, "sources", ())}
+        self.heads = [layer for layer in self.layers if isinstance(layer, Yolo)]
+        self.classes = self.heads[0].classes if self.heads else 0
+
+    def maps(self, x):
+        """x (B, 3, H, W) RGB in [0, 1] -> the raw map of each yolo layer, in cfg order: what a loss is taken on."""
+        outputs, raw = {}, []
+        for index, layer in enumerate(self.layers):
+            if isinstance(layer, Route):
+                parts = [outputs[source] for source in layer.sources]
+                x = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+            elif isinstance(layer, Shortcut):
+                x = layer.activation(x + outputs[layer.sources[0]])
+            elif isinstance(layer, Yolo):
+                raw.append(x)
+            else:
+                x = layer(x)
+            if index in self.kept:
+                outputs[index] = x
+        return raw
+
+    def forward(self, x):
+        """x (B, 3, H, W) float RGB in [0, 1], H and W multiples of `stride` -> (B, N, 5 + C) fp32.
+
+        Columns: centre x, centre y, w, h in pixels of x, objectness, class probabilities. Rows: yolo layers in cfg
+        order, in each the cells row by row, in each cell the anchors.
+        """
+        if x.shape[-1] % self.stride or x.shape[-2] % self.stride:
+            raise ValueError(
+                f"an input of {x.shape[-1]} × {x.shape[-2]}: both must be multiples of {self.stride} ({self.cfgfile})"
+            )
+        return torch.cat([head.decode(raw) for head, raw in zip(self.heads, self.maps(x))], 1)
+
+    def stored(self):
+        """All tensors of the .weights file, in its order."""
+        return [tensor for layer in self.layers if isinstance(layer, Convolution) for tensor in layer.stored()]
+
+    def fuse(self):
+        """Fold every batch norm into its convolution, in place; for inference only. Returns self."""
+        for layer in self.layers:
+            if isinstance(layer, Convolution):
+                layer.fuse()
+        self.fused = True
+        return self
+
+    def load_weights(self, path):
+        """Read a Darknet .weights file. Raises FileNotFoundError; ValueError where its length is not the cfg's."""
+        data = Path(path).read_bytes()
+        header, self.seen = _read_header(data, path)
+        tensors = self.stored()
+        expected = header + 4 * sum(tensor.numel() for tensor in tensors)
+        if len(data) != expected:
+            raise ValueError(
+                f"{path}: {len(data)} bytes found, {expected} expected by {self.cfgfile}: "
+                "a broken download, or the weights of another network"
+            )
+        values = torch.from_numpy(np.frombuffer(data, np.float32, offset=header).copy())
+        with torch.no_grad():
+            for tensor, part in zip(tensors, values.split([tensor.numel() for tensor in tensors])):
+                tensor.copy_(part.view(tensor.shape))
+        return self
+
+    def save_weights(self, path):
+        """Write a Darknet .weights file (version 0.2), first under a temporary name. Refused after fuse()."""
+        if self.fused:
+            raise RuntimeError(f"{path}: a fused network no longer has the batch norms that {self.cfgfile} stores")
+        path = Path(path)
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as file:
+            np.array([0, 2, 0], np.int32).tofile(file)
+            np.array([self.seen], np.int64).tofile(file)
+            for tensor in self.stored():
+                tensor.detach().float().cpu().contiguous().numpy().tofile(file)
+        temporary.replace(path)
+
+
+def _build(blocks, channels, pool_border, path):
+    """The blocks after [net] -> (ModuleList with one layer a block, the largest stride)."""
+    layers = nn.ModuleList()
+    shapes = []  # (channels, stride) of each layer's output
+    stride = 1
+    for index, block in enumerate(blocks):
+        kind = block["type"]
+        if kind in ("route", "shortcut"):
+            key = "layers" if kind == "route" else "from"
+            sources = [source if source >= 0 else index + source for source in _integers(block[key])]
+            if not all(0 <= source < index for source in sources) or "groups" in block:
+                raise ValueError(f"{path}: block {index + 1}: [{kind}] cannot be built from {block}")
+            stride = shapes[sources[0]][1]
+        try:
+            if kind == "convolutional":
+                layer = Convolution(channels, block)
+                channels, stride = int(block["filters"]), stride * int(block.get("stride", 1))
+            elif kind == "maxpool":
+                layer = MaxPool(block, pool_border)
+                stride *= layer.stride
+            elif kind == "upsample":
+                layer = Upsample(block)
+                stride //= layer.stride
+            elif kind == "route":
+                layer = Route(sources)
+                channels = sum(shapes[source][0] for source in sources)
+            elif kind == "shortcut":
+                layer = Shortcut(sources[0], block)
+            else:
+                layer = Yolo(block, stride)
+        except KeyError as error:
+            raise ValueError(f"{path}: block {index + 1}: [{kind}] lacks the option {error}") from error
+        layers.append(layer)
+        shapes.append((channels, stride))
+    return layers, max(stride for _, stride in shapes)
+
+
+def _read_header(data, path):
+    """The file's bytes -> (length of the header in bytes, pictures seen)."""
+    if len(data) < VERSION_BYTES + 8:
+        raise ValueError(f"{path}: {len(data)} bytes found, at least {VERSION_BYTES + 8} expected of a .weights file")
+    major, minor, _ = np.frombuffer(data, np.int32, 3)
+    kind = np.int64 if major * 10 + minor >= WIDE_COUNTER_SINCE else np.int32
+    seen = np.frombuffer(data, kind, 1, VERSION_BYTES)
+    return VERSION_BYTES + seen.nbytes, int(seen[0])

