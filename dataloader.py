@@ -93,7 +93,7 @@ def list_jobs(listing: Path, folder: Path | None = None) -> list[Job]:
 
 
 def decode(jobs: Iterable[Job], preprocess: Callable, threads: int = DECODE_THREADS) -> Iterator[Job]:
-    """Read each job's picture and make the detector's input of it, in order, `threads` at a time (0: in this thread)."""
+    """Read each job's picture and make the detector's input of it, in order; threads 0: in this thread."""
 
     def work(job: Job) -> Job:
         try:
@@ -110,22 +110,28 @@ def decode(jobs: Iterable[Job], preprocess: Callable, threads: int = DECODE_THRE
 
 
 def ordered_map(function: Callable[[T], T], items: Iterable[T], threads: int) -> Iterator[T]:
-    """`map` in a pool of threads, in order, with a bounded number of items under way."""
+    """`map` in a pool of threads, in order, with a bounded number of items under way (threads 0: plain `map`).
+
+    When `items` fails, what it gave before still comes out, and then its exception.
+    """
     if not threads:
         yield from map(function, items)
         return
+    waiting: deque = deque()
     with ThreadPoolExecutor(threads, "worker") as pool:
-        items, waiting = iter(items), deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
                 if len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
+        except GeneratorExit:
             for future in waiting:
                 future.cancel()
+            raise
+        except Exception:
+            yield from (future.result() for future in waiting)
+            raise
+        yield from (future.result() for future in waiting)
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -7,19 +7,19 @@ Writes OUTDIR/alphapose-results.json, OUTDIR/manifest.json (a record of every in
 """
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from dataloader import DECODE_THREADS, Job, folder_jobs, list_jobs, ordered_map, prefetch
 from fn import vis_frame, vis_frame_fast
 from opt import build_parser
-from pPose_nms import FORMATS, write_json, write_results
+from pPose_nms import FORMATS, name_with, write_json, write_results, write_whole
 from predictor import FacePredictor
 
 # What OpenCV writes; pictures in other formats get ".png" appended to their name.
@@ -105,11 +105,13 @@ def finish(jobs: Iterable[Job], opt: argparse.Namespace) -> Iterator[Job]:
 
     def work(job: Job) -> Job:
         if job.image is not None and (opt.save_img or opt.vis):
-            draw = vis_frame_fast(job.image, job.faces) if opt.vis_fast else vis_frame(job.image, job.faces, opt.save_box)
+            draw = (
+                vis_frame_fast(job.image, job.faces) if opt.vis_fast else vis_frame(job.image, job.faces, opt.save_box)
+            )
             job.image = draw
             if opt.save_img:
                 try:
-                    save_picture(draw, opt.outdir / "vis" / job.name)
+                    save_picture(draw, opt.outdir / "vis", job.name)
                 except OSError as error:
                     job.fail("error", f"the picture could not be written: {error}")
         return job
@@ -117,15 +119,12 @@ def finish(jobs: Iterable[Job], opt: argparse.Namespace) -> Iterator[Job]:
     return ordered_map(work, jobs, 0 if opt.sp else DECODE_THREADS)
 
 
-def save_picture(image, path: Path) -> None:
-    """Write an RGB picture under a temporary name, then rename; names of any script."""
-    if path.suffix.lower() not in WRITABLE:
-        path = path.with_name(path.name + ".png")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+def save_picture(image: np.ndarray, folder: Path, name: str) -> None:
+    """Write an RGB picture as FOLDER/NAME; names of any script."""
+    if Path(name).suffix.lower() not in WRITABLE:
+        name = name_with(name, ".png")
+    _, data = cv2.imencode(Path(name).suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    write_whole(data.tobytes(), folder / name)
 
 
 def show(job: Job, opt: argparse.Namespace) -> None:

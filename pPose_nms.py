@@ -4,8 +4,10 @@ AlphaPose tuned the constants on 17 joints of persons, in pixels. Here each says
 sums over joints scale with the number of points, pixel distances with the size of the face.
 """
 
+import hashlib
 import json
 import os
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ MERGE_DISTANCE = 15.0 / PERSON_PIXELS  # (0.061) a point is averaged
 BEST_POINT_WEIGHT = 1.25
 
 MIN_SCORE = 1e-5
+MAX_NAME_BYTES = 255  # of a file, on the common file systems
 VERSION = "AlphaPose v0.2"
 FORMATS = ("alphapose", "cmu", "open")
 
@@ -71,7 +74,9 @@ def pose_nms(
     index, merged, merged_scores = np.array(kept), np.stack(merged), np.stack(merged_scores)
     good = merged_scores.max(axis=1) >= SCORE_THRESHOLD
     index, merged, merged_scores = index[good], merged[good], merged_scores[good]
-    pose_scores = merged_scores.mean(axis=1) + box_scores[index] + BEST_POINT_WEIGHT * merged_scores.max(axis=1, initial=0)
+    pose_scores = (
+        merged_scores.mean(axis=1) + box_scores[index] + BEST_POINT_WEIGHT * merged_scores.max(axis=1, initial=0)
+    )
     return index, merged.astype(np.float32), merged_scores.astype(np.float32), pose_scores.astype(np.float32)
 
 
@@ -119,12 +124,29 @@ def _triples(points: np.ndarray, confidence: np.ndarray) -> list[float]:
     return [round(float(v), 3) for v in np.column_stack([points, confidence]).ravel()]
 
 
-def write_json(content, path: Path) -> None:
-    """Write under a temporary name, then rename, so that a file is whole or not there."""
+def write_whole(data: bytes, path: Path) -> None:
+    """Write under a temporary name, then rename, so that a file is whole or not there; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content), encoding="ascii")
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # not the name with more: that may be too long
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(content, path: Path) -> None:
+    """As `write_whole`; names that are not text come out as JSON escapes."""
+    write_whole(json.dumps(content).encode("ascii"), path)
+
+
+def name_with(name: str, suffix: str) -> str:
+    """A result's file name after its picture's; the hash of a name that the suffix would make too long."""
+    path = Path(name)
+    longer = path.name + suffix
+    if len(os.fsencode(longer)) > MAX_NAME_BYTES:
+        longer = hashlib.sha1(os.fsencode(path.name)).hexdigest() + suffix
+    return str(path.with_name(longer))
 
 
 def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapose") -> Path:
@@ -142,7 +164,7 @@ def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapos
     else:
         content = {name: picture_entry(faces, form) for name, faces in pictures.items()}
         for name, entry in content.items():
-            write_json(entry, outdir / "sep-json" / f"{name}.json")
+            write_json(entry, outdir / "sep-json" / name_with(name, ".json"))
     path = outdir / "alphapose-results.json"
     write_json(content, path)
     return path

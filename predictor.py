@@ -1,8 +1,8 @@
 """The whole pipeline as one object: pictures in, faces with landmarks out.
 
-    faces = FacePredictor()("photo.jpg")
-    faces[0].landmarks          # (106, 2) x y in image pixels
-    faces[0]["left_eye"]        # (9, 2)
+faces = FacePredictor()("photo.jpg")
+faces[0].landmarks          # (106, 2) x y in image pixels
+faces[0]["left_eye"]        # (9, 2)
 """
 
 import contextlib
@@ -18,6 +18,8 @@ from dataloader import DECODE_THREADS, Job, batches, decode, prefetch
 from pPose_nms import pose_nms
 from SPPE.src.landmarks import PARTS, to_68, to_insightface
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
+from SPPE.src.utils.device import PRECISIONS
+from SPPE.src.utils.eval import DEFAULT_DECODER
 from SPPE.src.utils.img import crop_boxes
 from SPPE.src.utils.imread import load_image
 from yolo.detector import Detector
@@ -79,7 +81,7 @@ class FacePredictor:
         sppe, detector: a name in models/sppe and models/yolo, or a file. cfg: the detector's, default by its name.
         nClasses: raise if the landmark weights hold another number.
         input_size: (h, w) of crops; inp_dim, conf, nms: of the detector; None: what the weights say.
-        device, precision: "auto", or as torch names them. flip: flip test. decode: "centroid", "dark", "alphapose".
+        device, precision: "auto", or as torch names them. flip: flip test. decode: "dark" or "alphapose".
         detbatch: pictures a detector step; posebatch: faces a landmark step.
     Raises:
         FileNotFoundError, ValueError: weights that are missing, broken, or for another number of points.
@@ -98,7 +100,7 @@ class FacePredictor:
         device: str = "auto",
         precision: str = "auto",
         flip: bool = False,
-        decode: str = "centroid",
+        decode: str = DEFAULT_DECODER,
         detbatch: int = 4,
         posebatch: int = 80,
     ):
@@ -111,7 +113,7 @@ class FacePredictor:
             cfg or ROOT / "yolo" / "cfg" / f"{weights.stem}.cfg",
             weights,
             device=self.estimator.device,
-            dtype=self.estimator.dtype,
+            precision=next(name for name, dtype in PRECISIONS.items() if dtype == self.estimator.dtype),
             **thresholds,
         )
         self.detbatch, self.posebatch = detbatch, posebatch

@@ -21,6 +21,8 @@ from .bbox import face_box, iou_matrix
 VALIDATION_SHARE = 10
 # Of 68 landmarks; columns of landmarks68.csv: image, source, x0, y0, ..., x67, y67.
 CSV_POINTS = 68
+# Sources whose names end in the number of the face in the photograph.
+FACE_NUMBERED = ("afw_", "helen_train_")
 # Two labels of one face.
 SAME_FACE_IOU = 0.3
 # A face cut by the border stays a face while this much of its box is seen; below MIN_SEEN nothing of it is left to be
@@ -32,8 +34,12 @@ MIN_FACE = 8
 MOSAIC_SHARE, PASTE_SHARE = 0.5, 0.15
 CROP_SHARE = 0.3  # of the tiles; the others are photographs
 ROTATE_SHARE, MAX_ROTATION = 0.4, 40
-# Enlarging further shows only blur, shrinking further only confetti.
-MIN_SCALE, MAX_SCALE = 0.08, 3.0
+# Enlarging further shows only blur.
+MAX_SCALE = 3.0
+# A picture's longer side fills at least this part of its region's: smaller ones would leave the canvas empty.
+LEAST_FILL = 0.6
+# Copies at 1, 1/2, 1/4, 1/8: what a photograph of 800 px needs to become a tile of a mosaic.
+LEVELS = 4
 
 
 class Sample(NamedTuple):
@@ -41,17 +47,29 @@ class Sample(NamedTuple):
 
     name: str
     source: str  # the collection it comes from
-    image: np.ndarray  # (H, W, 3) RGB uint8
+    levels: tuple  # the picture (H, W, 3) RGB uint8, then halved, again and again
     boxes: np.ndarray  # (N, 4) float32
     ignore: np.ndarray  # (M, 4) float32
 
+    @property
+    def image(self):
+        return self.levels[0]
 
-def read_rgb(path):
-    """(H, W, 3) RGB uint8; raises ValueError for a file that is no picture."""
+
+def read_levels(path):
+    """A picture file -> (H, W, 3) RGB uint8 and its halved, quartered ... copies: a shrunk face is then one quick
+    sampling away.
+
+    Raises ValueError for a file that is no picture.
+    """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"{path}: cannot be read as a picture")
-    return np.ascontiguousarray(image[..., ::-1])
+    levels = [np.ascontiguousarray(image[..., ::-1])]
+    for _ in range(LEVELS - 1):
+        height, width = (max(1, n // 2) for n in levels[-1].shape[:2])
+        levels.append(cv2.resize(levels[-1], (width, height), interpolation=cv2.INTER_AREA))
+    return tuple(levels)
 
 
 def _boxes(rows):
@@ -66,7 +84,7 @@ def load_labels(path):
 def load_scenes(folder, labels):
     """The labelled photographs of a folder, by name."""
     known = load_labels(labels)
-    return [Sample(name, name.split("_")[0], read_rgb(Path(folder) / name), *known[name]) for name in sorted(known)]
+    return [Sample(name, name.split("_")[0], read_levels(Path(folder) / name), *known[name]) for name in sorted(known)]
 
 
 def load_crops(folder, table, labels=None):
@@ -85,14 +103,15 @@ def load_crops(folder, table, labels=None):
         boxes, ignore = known.get(row[0], (_boxes([]), _boxes([])))
         boxes, ignore = (b[iou_matrix(torch.from_numpy(b), own)[:, 0].numpy() < SAME_FACE_IOU] for b in (boxes, ignore))
         samples.append(
-            Sample(row[0], row[1], read_rgb(Path(folder) / row[0]), np.concatenate((own.numpy(), boxes)), ignore)
+            Sample(row[0], row[1], read_levels(Path(folder) / row[0]), np.concatenate((own.numpy(), boxes)), ignore)
         )
     return samples
 
 
 def photograph_of(name):
-    """afw_1051618982_1.jpg -> afw_1051618982: two faces of one photograph share it."""
-    return Path(name).stem.rsplit("_", 1)[0]
+    """afw_1051618982_1.jpg -> afw_1051618982: the crops of one photograph share it (LFPW numbers photographs only)."""
+    stem = Path(name).stem
+    return stem.rsplit("_", 1)[0] if stem.startswith(FACE_NUMBERED) else stem
 
 
 def split_crops(samples):
@@ -166,7 +185,7 @@ class Composer:
         elif kind < MOSAIC_SHARE + PASTE_SHARE and self.crops:
             canvas, boxes, ignore = self.pasted(size, rng)
         else:
-            canvas = blank(size, rng)
+            canvas = self.ground(size, rng)
             boxes, ignore = self.lay(canvas, self.draw(rng), (0, 0, size, size), rng, largest=0.95 * size)
         cover_faces(canvas, boxes, rng)
         return degrade(canvas, rng), boxes, ignore
@@ -177,7 +196,7 @@ class Composer:
 
     def mosaic(self, size, rng):
         """Four pictures around a random point."""
-        canvas = blank(size, rng)
+        canvas = self.ground(size, rng)
         x, y = rng.integers(int(0.25 * size), int(0.75 * size), 2)
         parts = []
         for region in ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)):
@@ -197,6 +216,10 @@ class Composer:
         boxes = [b for _, b, _ in taken] or [_boxes([])]
         ignore = [i for _, _, i in taken] or [_boxes([])]
         return canvas, np.concatenate(boxes), np.concatenate(ignore)
+
+    def ground(self, size, rng):
+        """What lies under the pictures: a face-free photograph or one colour."""
+        return self.background(size, rng) if rng.random() < 0.5 else blank(size, rng)
 
     def background(self, size, rng, tries=8):
         """A face-free window of a photograph at the canvas's size, or a plain one where none is found."""
@@ -219,15 +242,15 @@ class Composer:
         """
         x1, y1, x2, y2 = (int(v) for v in region)
         image = sample.image
+        fit = max(x2 - x1, y2 - y1) / max(image.shape[:2])
         if len(sample.boxes):
             face = sample.boxes[rng.integers(len(sample.boxes))]
             wanted = np.exp(rng.uniform(np.log(smallest), np.log(max(largest, smallest + 1))))
             scale = wanted / max(face[2] - face[0], face[3] - face[1])
             focus = (face[:2] + face[2:]) / 2
         else:
-            scale = max(x2 - x1, y2 - y1) / max(image.shape[:2]) * np.exp(rng.uniform(-0.7, 0.7))
-            focus, wanted = np.array(image.shape[1::-1]) / 2, 0
-        scale = float(np.clip(scale, MIN_SCALE, MAX_SCALE))
+            scale, wanted, focus = fit * np.exp(rng.uniform(-0.5, 1.0)), 0, np.array(image.shape[1::-1]) / 2
+        scale = float(np.clip(scale, LEAST_FILL * fit, max(MAX_SCALE, LEAST_FILL * fit)))
         margin = min(0.5 * wanted, 0.5 * (x2 - x1), 0.5 * (y2 - y1)) * rng.uniform(0.5, 1)  # sometimes a face is cut
         target = np.array([rng.uniform(margin, x2 - x1 - margin), rng.uniform(margin, y2 - y1 - margin)])
         angle = np.deg2rad(rng.uniform(-MAX_ROTATION, MAX_ROTATION)) if rng.random() < ROTATE_SHARE else 0.0
@@ -235,7 +258,7 @@ class Composer:
 
         turn = scale * np.array([[np.cos(angle) * flip, -np.sin(angle)], [np.sin(angle) * flip, np.cos(angle)]])
         matrix = np.concatenate((turn, (target - turn @ focus)[:, None]), 1)  # image pixels -> pixels of the region
-        warp(image, matrix, scale, canvas[y1:y2, x1:x2])
+        warp(sample.levels, matrix, scale, canvas[y1:y2, x1:x2])
         offset = np.array([x1, y1, x1, y1], np.float32)
         boxes, ignore = (rotate_boxes(b, matrix) + offset for b in (sample.boxes, sample.ignore))
         return cut_boxes(boxes, ignore, (x1, y1, x2, y2))
@@ -251,23 +274,18 @@ def resize(image, scale, shape):
     return cv2.resize(image, shape, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
 
-def warp(image, matrix, scale, out):
-    """Draw `image` through the affine `matrix` (2, 3), whose scale is given, over `out` (h, w, 3), in place."""
-    if scale < 0.7:  # average first: bilinear sampling alone would skip pixels
-        height, width = image.shape[:2]
-        small = max(1, round(width * scale)), max(1, round(height * scale))
-        image = resize(image, scale, small)
-        matrix = matrix @ np.diag([width / small[0], height / small[1], 1.0])
-    shape = (out.shape[1], out.shape[0])
+def warp(levels, matrix, scale, out):
+    """Draw a picture, given in levels, through the affine `matrix` (2, 3) of the given scale over `out` (h, w, 3), in
+    place.
+    """
+    level = int(np.clip(round(-np.log2(scale)), 0, len(levels) - 1))
+    image = levels[level]
+    height, width = levels[0].shape[:2]
+    matrix = matrix @ np.diag([width / image.shape[1], height / image.shape[0], 1.0])
     # OpenCV counts from pixel centres, boxes from pixel corners: half a pixel either way.
-    centred = matrix.copy()
-    centred[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
-    if not out.flags["C_CONTIGUOUS"]:
-        piece = np.ascontiguousarray(out)
-        cv2.warpAffine(image, centred, shape, piece, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
-        out[:] = piece
-    else:
-        cv2.warpAffine(image, centred, shape, out, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
+    matrix[:, 2] += matrix[:, :2].sum(1) / 2 - 0.5
+    shape = (out.shape[1], out.shape[0])
+    out[:] = cv2.warpAffine(image, matrix, shape, np.ascontiguousarray(out), cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
 
 
 def cover_faces(canvas, boxes, rng, share=0.2, smallest=20):

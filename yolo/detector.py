@@ -67,6 +67,9 @@ class Detector:
     ):
         self.device = torch.device(device)
         self.dtype = choose_dtype(precision, self.device)
+        for path in (cfg, weights):
+            if not Path(path).is_file():
+                raise FileNotFoundError(f"{path}: no such file; models/yolo/README.md says what goes where")
         net = Darknet(cfg)
         if not 0 <= class_id < net.classes:
             raise ValueError(f"class {class_id} of {cfg}: it has {net.classes}, counted from 0")

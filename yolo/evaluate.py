@@ -139,12 +139,21 @@ def evaluate_portraits(detector, samples, conf):
     }
 
 
+def existing(text):
+    """An argument that names a file or folder which is there."""
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"{text} does not exist")
+    return Path(text)
+
+
 def add_data_arguments(parser):
-    parser.add_argument("--scenes", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--labels", type=Path, required=True, help="what yolo.label wrote about them")
-    parser.add_argument("--crops", type=Path, required=True, help="folder of face crops with landmarks")
-    parser.add_argument("--landmarks", type=Path, required=True, help="CSV: image, source, x0, y0, ... x67, y67")
-    parser.add_argument("--crop_labels", type=Path, help="what yolo.label wrote about the crops (other faces in them)")
+    parser.add_argument("--scenes", type=existing, required=True, help="folder of photographs")
+    parser.add_argument("--labels", type=existing, required=True, help="what yolo.label wrote about them")
+    parser.add_argument("--crops", type=existing, required=True, help="folder of face crops with landmarks")
+    parser.add_argument("--landmarks", type=existing, required=True, help="CSV: image, source, x0, y0, ... x67, y67")
+    parser.add_argument(
+        "--crop_labels", type=existing, help="what yolo.label wrote about the crops (other faces in them)"
+    )
 
 
 def load_split(args):
@@ -155,8 +164,8 @@ def load_split(args):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
-    parser.add_argument("--cfg", type=Path, default=FACE_CFG)
-    parser.add_argument("--weights", type=Path, default=FACE_WEIGHTS)
+    parser.add_argument("--cfg", type=existing, default=FACE_CFG)
+    parser.add_argument("--weights", type=existing, default=FACE_WEIGHTS)
     parser.add_argument("--inp_dim", type=int, help="side of the network's input; the cfg's own where not given")
     parser.add_argument("--conf", type=float, default=FACE_CONF, help="threshold of recall, precision and misses")
     parser.add_argument("--nms", type=float, default=FACE_NMS)

@@ -123,6 +123,8 @@ def main():
         "--scales", type=float, nargs="+", default=SCALES, help="sizes at which the pictures are searched"
     )
     args = parser.parse_args()
+    if not args.scenes.is_dir():
+        parser.error(f"--scenes: {args.scenes} is no folder")
     paths = sorted(p for p in args.scenes.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         parser.error(f"no photographs in {args.scenes}")

@@ -24,7 +24,7 @@ import torch
 from .darknet import Darknet
 from .dataset import Composer
 from .detector import FACE_CFG, FACE_CONF, FACE_NMS, Detector
-from .evaluate import CURVE_CONF, add_data_arguments, evaluate_portraits, evaluate_scenes, load_split
+from .evaluate import CURVE_CONF, add_data_arguments, evaluate_portraits, evaluate_scenes, existing, load_split
 from .loss import detection_loss
 from .preprocess import to_input
 
@@ -139,12 +139,12 @@ def validate(weights, scenes, crops, args):
     return {**evaluate_scenes(detector, scenes, FACE_CONF), "missed_portraits": len(portraits["missed"])}
 
 
-def parse_arguments():
+def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
     parser.add_argument("--expID", required=True, help="name of the run")
-    parser.add_argument("--cfg", type=Path, default=FACE_CFG)
-    parser.add_argument("--start", type=Path, help="a .weights file to start from instead of random values")
+    parser.add_argument("--cfg", type=existing, default=FACE_CFG)
+    parser.add_argument("--start", type=existing, help="a .weights file to start from instead of random values")
     parser.add_argument("--nEpochs", type=int, default=100)
     parser.add_argument("--steps", type=int, default=50, help="batches in an epoch")
     parser.add_argument("--trainBatch", type=int, default=16)
@@ -162,11 +162,17 @@ def parse_arguments():
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--Continue", action="store_true", help="go on from the run's state.pt")
-    return parser.parse_args()
+    args = parser.parse_args(argv)
+    started = (RUNS / args.expID / "state.pt").is_file()
+    if args.Continue and not started:
+        parser.error(f"--Continue: {RUNS / args.expID} has no state.pt to go on from")
+    if started and not args.Continue:
+        parser.error(f"{RUNS / args.expID} holds a run: add --Continue, or choose another --expID")
+    return args
 
 
-def main():
-    args = parse_arguments()
+def main(argv=None):
+    args = parse_arguments(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)

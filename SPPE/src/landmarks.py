@@ -5,6 +5,8 @@ AAAI 2020), which is also that of the JD 106-point challenge. "L" and "left" mea
 Everything here is plain tuples, so that the schema can be read, tested and exported without torch.
 """
 
+from itertools import pairwise
+
 NUM_POINTS = 106
 
 # Parts in drawing order: name -> indices along the part.
@@ -47,7 +49,7 @@ FLIP_ORDER = _permutation(FLIP_PAIRS)
 
 
 def _open(*indices: int) -> tuple[tuple[int, int], ...]:
-    return tuple(zip(indices[:-1], indices[1:]))
+    return tuple(pairwise(indices))
 
 
 def _closed(*indices: int) -> tuple[tuple[int, int], ...]:
@@ -150,6 +152,25 @@ PUPILS = (104, 105)
 TAUGHT_BY_LABEL = tuple(sorted(IBUG68))
 TAUGHT_BY_GEOMETRY = (*range(1, 33, 2), 68, 72, 77, 81)
 TAUGHT_BY_TEACHER = tuple(i for i in range(NUM_POINTS) if i not in TAUGHT_BY_LABEL and i not in TAUGHT_BY_GEOMETRY)
+
+# The mean of 254 frontal faces with closed mouths (and their mirror images), x right, y down, in thousandths of the
+# distance between the outer eye corners; (0, 0) is midway between these.
+# fmt: off
+MEAN_FACE = (
+    (-805, 21), (-797, 124), (-789, 230), (-775, 331), (-761, 435), (-748, 536), (-729, 634), (-698, 741), (-655,
+    835), (-602, 923), (-534, 1012), (-460, 1084), (-379, 1154), (-295, 1212), (-203, 1262), (-104, 1292), (0, 1299),
+    (104, 1292), (203, 1262), (295, 1212), (379, 1154), (460, 1084), (534, 1012), (602, 923), (655, 835), (698, 741),
+    (729, 634), (748, 536), (761, 435), (775, 331), (789, 230), (797, 124), (805, 21), (-671, -138), (-568, -228),
+    (-426, -256), (-284, -242), (-145, -191), (-157, -133), (-289, -157), (-425, -176), (-557, -158), (145, -191),
+    (284, -242), (426, -256), (568, -228), (671, -138), (557, -158), (425, -176), (289, -157), (157, -133), (0, -28),
+    (0, 118), (0, 262), (0, 409), (-130, 49), (-185, 298), (-240, 431), (-167, 480), (-86, 508), (0, 539), (86, 508),
+    (167, 480), (240, 431), (185, 298), (130, 49), (-500, 0), (-412, -50), (-359, -56), (-307, -47), (-219, 18),
+    (-314, 33), (-366, 36), (-418, 32), (-363, -12), (219, 18), (307, -47), (359, -56), (412, -50), (500, 0), (418,
+    32), (366, 36), (314, 33), (363, -12), (-351, 706), (-226, 657), (-95, 642), (0, 662), (95, 642), (226, 657),
+    (351, 706), (231, 861), (104, 926), (0, 938), (-104, 926), (-231, 861), (-304, 708), (-97, 704), (0, 715), (97,
+    704), (304, 708), (98, 821), (0, 831), (-98, 821), (-363, -12), (363, -12),
+)
+# fmt: on
 
 
 def to_68(points):

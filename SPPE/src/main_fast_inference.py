@@ -1,7 +1,7 @@
 """Weights in, crops to points: loading FastPose and running it over batches of faces, with a flip test on request.
 
-    estimator = Estimator("models/sppe/face106-lite.pth")
-    points, scores = estimator(*crop_boxes(image, boxes, *estimator.input_size))
+estimator = Estimator("models/sppe/face106-lite.pth")
+points, scores = estimator(*crop_boxes(image, boxes, *estimator.input_size))
 """
 
 from pathlib import Path
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from .models.FastPose import HEATMAP_STRIDE, FastPose, config_of
+from .models.FastPose import HEATMAP_STRIDE, INPUT_MULTIPLE, FastPose, config_of
 from .utils.device import autocast, choose_device, choose_precision
-from .utils.eval import DEFAULT_DECODER, decode_heatmaps, points_in_image
+from .utils.eval import DECODERS, DEFAULT_DECODER, decode_heatmaps, points_in_image
 from .utils.img import normalise
 from .utils.pose import mirror_heatmaps
 
@@ -78,9 +78,15 @@ class InferenNet_fast(nn.Module):
     `kernel_size` and `dataset` are taken as AlphaPose's callers give them, and not needed.
     """
 
-    def __init__(self, kernel_size: int = 5, dataset=None, weights: str | Path = WEIGHTS_FOLDER / "duc_se.pth"):
+    def __init__(
+        self,
+        kernel_size: int = 5,
+        dataset=None,
+        weights: str | Path = WEIGHTS_FOLDER / "duc_se.pth",
+        nClasses: int | None = None,
+    ):
         super().__init__()
-        self.pyranet, self.meta = load_model(weights)
+        self.pyranet, self.meta = load_model(weights, nClasses)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.pyranet(x)
@@ -116,12 +122,13 @@ class Estimator:
         flip: bool = False,
         decode: str = DEFAULT_DECODER,
     ):
-        self.net = (InferenNet if flip else InferenNet_fast)(weights=weights)
-        classes = self.net.pyranet.config["nClasses"]
-        if nClasses is not None and classes != nClasses:
-            raise ValueError(f"{weights} gives {classes} points, not {nClasses}: say --nClasses {classes}")
-        self.nClasses, self.meta, self.decode = classes, self.net.meta, decode
+        if decode not in DECODERS:
+            raise ValueError(f"unknown decode {decode!r}; choose one of {', '.join(DECODERS)}")
+        self.net = (InferenNet if flip else InferenNet_fast)(weights=weights, nClasses=nClasses)
+        self.nClasses, self.meta, self.decode = self.net.pyranet.config["nClasses"], self.net.meta, decode
         self.input_size = tuple(input_size or self.meta.get("input_size", DEFAULT_INPUT_SIZE))
+        if any(side <= 0 or side % INPUT_MULTIPLE for side in self.input_size):
+            raise ValueError(f"crops of {self.input_size} (height, width): sides must be multiples of {INPUT_MULTIPLE}")
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
         self.net.to(self.device, memory_format=torch.channels_last).eval()

@@ -7,14 +7,14 @@ from itertools import islice
 import numpy as np
 import torch
 from torch import nn
+from utils.augment import augment
 
-from SPPE.src.models.FastPose import HEATMAP_STRIDE
 from SPPE.src.landmarks import OUTER_EYES
+from SPPE.src.models.FastPose import HEATMAP_STRIDE
 from SPPE.src.utils.device import autocast
 from SPPE.src.utils.eval import DEFAULT_DECODER, decode_heatmaps
 from SPPE.src.utils.img import MEAN_RGB
 from SPPE.src.utils.pose import crop_to_heatmap, draw_gaussians, heatmap_to_crop
-from utils.augment import augment
 
 # A point counts as right in the accuracy when its error is below this share of the heatmap's width (AlphaPose's
 # accuracy uses a tenth of the map as the unit and 0.5 of it as the bar).
@@ -75,7 +75,7 @@ def train_one_epoch(
     first_step: int,
     seed: int,
     colour: bool = True,
-    clip: float = 0.0,
+    clip: "Clip | None" = None,
     ema: "Ema | None" = None,
     iters: int = 0,
 ) -> dict[str, float]:
@@ -100,9 +100,9 @@ def train_one_epoch(
         loss, heatmaps, truth, mask, _ = step(batch, generator)
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
-        if clip:
+        if clip is not None:
             scaler.unscale_(optimiser)
-            nn.utils.clip_grad_norm_(step.model.parameters(), clip)
+            clip(step.model)
         scaler.step(optimiser)
         scaler.update()
         if ema is not None:
@@ -112,7 +112,9 @@ def train_one_epoch(
             accuracies.append(accuracy(decode_heatmaps(heatmaps.detach())[0], truth, mask, heatmaps.shape[3]))
     mean_loss = torch.stack(losses).mean().item()
     if not math.isfinite(mean_loss):
-        raise FloatingPointError(f"the loss became {mean_loss} in steps {first_step}..{number}; lower --LR or use --clip")
+        raise FloatingPointError(
+            f"the loss became {mean_loss} in steps {first_step}..{number}; lower --LR or use --clip"
+        )
     return {"loss": mean_loss, "accuracy": torch.stack(accuracies).mean().item(), "LR": rate, "steps": len(losses)}
 
 
@@ -147,6 +149,26 @@ def face_nme(points: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> t
     error = ((points - truth).norm(dim=-1) * mask).sum(1) / mask.sum(1).clamp(min=1)
     known = (mask[:, a] * mask[:, b] > 0) & (eyes > 0)
     return torch.where(known, error / eyes, torch.full_like(error, math.nan))
+
+
+class Clip:
+    """Gradient clipping relative to the run itself: norms above `factor` times their running mean are cut to it.
+
+    The norm depends on loss, resolution and progress, so no fixed number serves; one odd batch that Adam's small second
+    moments would turn into a huge step does not get through (after Seetharaman et al., "AutoClip", MLSP 2020).
+    """
+
+    MEMORY = 0.98  # of the running mean: about the last fifty steps
+
+    def __init__(self, factor: float):
+        self.factor, self.mean = factor, 0.0
+
+    def __call__(self, model: nn.Module) -> None:
+        bar = self.factor * self.mean if self.mean else math.inf
+        norm = float(nn.utils.clip_grad_norm_(model.parameters(), bar))
+        if math.isfinite(norm):
+            norm = min(norm, bar)
+            self.mean = self.MEMORY * self.mean + (1 - self.MEMORY) * norm if self.mean else norm
 
 
 class Ema:

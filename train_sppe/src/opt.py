@@ -2,10 +2,11 @@
 
 import argparse
 
+from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
+
 OPTIMISERS = ("adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "cosine", "step")
 LOSSES = ("mse", "weighted_mse")
-DECODES = ("centroid", "dark", "alphapose")
 DATASETS = ("dt_fac_106_ldmks", "lapa", "300w")
 
 
@@ -51,8 +52,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lrSteps", type=int, nargs="+", default=(90, 120), help="epochs at which --schedule step divides LR by 10")
     add("--momentum", type=float, default=0.0, help="of rmsprop")
     add("--weightDecay", type=float, default=0.0)
-    add("--clip", type=float, default=5.0, help="largest norm of the gradient; 0: do not clip")
-    add("--ema", type=float, default=0.0, help="decay of a moving average of the weights, which is what is saved; 0: off")
+    add("--clip", type=float, default=2.0, help="largest norm of the gradient, in its own running mean; 0: do not clip")
+    add(
+        "--ema",
+        type=float,
+        default=0.0,
+        help="decay of a moving average of the weights, which is what is saved; 0: off",
+    )
     add("--crit", default="mse", help=f"one of {', '.join(LOSSES)}")
 
     add = parser.add_argument_group("data").add_argument
@@ -63,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--noColour", action="store_true", help="no colour, blur, noise and occlusion")
     add("--addDPG", action="store_true", help="stage 2: boxes that err as a detector's, and partial faces")
     add("--dpg", default="face", help="whose errors: face or alphapose")
-    add("--decode", default="centroid", help="heatmaps to points in validation: centroid, dark or alphapose")
+    add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points in validation: {', '.join(DECODERS)}")
     return parser
 
 
@@ -74,7 +80,7 @@ def check(opt: argparse.Namespace) -> None:
         ("optMethod", OPTIMISERS),
         ("schedule", SCHEDULES),
         ("crit", LOSSES),
-        ("decode", DECODES),
+        ("decode", tuple(DECODERS)),
     ):
         value = getattr(opt, name)
         if value not in choices:

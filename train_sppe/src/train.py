@@ -22,20 +22,21 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))  # appended, so that `import opt` stays the training one
 
 import cv2
+import engine
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
+from utils.dataset import build_dataset
+from utils.dataset.base import Augmentation, FaceDataset
+from utils.dpg import build_dpg
+from utils.files import save_whole
+from utils.watch import Watch
 
-import engine
 from opt import build_parser, check
 from SPPE.src.main_fast_inference import load_checkpoint
 from SPPE.src.models.FastPose import createModel
 from SPPE.src.utils.device import choose_device, choose_precision
-from utils.dataset import build_dataset
-from utils.dataset.base import Augmentation, FaceDataset
-from utils.dpg import build_dpg
-from utils.watch import Watch
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,8 +58,6 @@ def _complain(error: Exception) -> int:
 
 def train(opt: argparse.Namespace) -> None:
     rank, world, device = start_processes(opt.device)
-    folder = HERE.parent / "exp" / "coco" / opt.expID
-    resume_from = claim_folder(folder, opt, rank)
     train_set, val_set = datasets(opt)
     torch.manual_seed(opt.seed)
     model = createModel(opt.nClasses, depth=opt.depth, width=opt.width, duc=tuple(opt.duc))
@@ -66,6 +65,8 @@ def train(opt: argparse.Namespace) -> None:
         load_weights(model, Path(opt.loadModel))
     model.to(device, memory_format=torch.channels_last)
     state = TrainingState(opt, model, device)
+    folder = HERE.parent / "exp" / "coco" / opt.expID
+    resume_from = claim_folder(folder, opt, rank)  # the first thing written, after all that can be wrong was looked at
     if resume_from:
         state.load(resume_from)
     parallel = nn.parallel.DistributedDataParallel(model) if world > 1 else model
@@ -87,7 +88,7 @@ def train(opt: argparse.Namespace) -> None:
         figures = {
             "train": engine.train_one_epoch(
                 *(step, loader, state.optimiser, state.scaler, set_rate, state.steps, opt.seed),
-                **{"colour": not opt.noColour, "clip": opt.clip, "ema": state.ema, "iters": opt.trainIters},
+                **{"colour": not opt.noColour, "clip": state.clip, "ema": state.ema, "iters": opt.trainIters},
             )
         }
         state.epoch += 1
@@ -201,6 +202,7 @@ class TrainingState:
         self.optimiser = make_optimiser(opt, model)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.ema = engine.Ema(model, opt.ema) if opt.ema else None
+        self.clip = engine.Clip(opt.clip) if opt.clip else None
         self.epoch, self.steps, self.best = 0, 0, math.inf
 
     def weights(self) -> dict[str, torch.Tensor]:
@@ -213,6 +215,7 @@ class TrainingState:
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "ema": self.ema and self.ema.state,
+            "clip": self.clip and self.clip.mean,
             **{"epoch": self.epoch, "steps": self.steps, "best": self.best},
         }
         save_whole(content, path)
@@ -227,6 +230,8 @@ class TrainingState:
             reason = str(error).splitlines()[0]
             raise ValueError(f"--Continue: {path} does not fit these options: {reason}") from error
         self.epoch, self.steps, self.best = content["epoch"], content["steps"], content["best"]
+        if self.clip:
+            self.clip.mean = content["clip"] or 0.0
         if self.ema and content["ema"]:
             for name, value in content["ema"].items():
                 self.ema.state[name].copy_(value)
@@ -238,13 +243,6 @@ def make_optimiser(opt: argparse.Namespace, model: nn.Module) -> torch.optim.Opt
     if opt.optMethod == "rmsprop":
         return torch.optim.RMSprop(model.parameters(), momentum=opt.momentum, **numbers)
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[opt.optMethod](model.parameters(), **numbers)
-
-
-def save_whole(content: dict, path: Path) -> None:
-    """Save under a temporary name, then rename: a kill leaves the file before or the file after, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
 
 
 def validate_and_save(opt, state: TrainingState, step, loader, folder: Path, figures: dict, watch: Watch) -> None:

@@ -12,6 +12,7 @@ from .layers.DUC import DUC
 from .layers.SE_Resnet import BOTTLENECK_DEPTHS, STAGES, STEM_CHANNELS, SEResnet
 
 HEATMAP_STRIDE = 4  # input pixels per heatmap pixel
+INPUT_MULTIPLE = 32  # the trunk halves its input five times
 
 
 class FastPose(nn.Module):
@@ -63,4 +64,6 @@ def config_of(state_dict: dict[str, torch.Tensor]) -> dict:
             "duc": (state_dict["duc1.conv.weight"].shape[0], state_dict["duc2.conv.weight"].shape[0]),
         }
     except (KeyError, StopIteration) as error:
-        raise ValueError(f"not the state dict of a FastPose network: {error!r} of its {len(state_dict)} keys") from error
+        raise ValueError(
+            f"not the state dict of a FastPose network: {error!r} of its {len(state_dict)} keys"
+        ) from error

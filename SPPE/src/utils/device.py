@@ -8,7 +8,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """"auto" is CUDA, then MPS, then CPU; any other name is torch's own.
+    """ "auto" is CUDA, then MPS, then CPU; any other name is torch's own.
 
     Raises:
         ValueError: the device is not there.
@@ -24,7 +24,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """"auto" is bf16 where the hardware multiplies it natively, else fp16 on a GPU and fp32 on a CPU.
+    """ "auto" is bf16 where the hardware multiplies it natively, else fp16 on a GPU and fp32 on a CPU.
 
     Raises:
         ValueError: unknown precision.

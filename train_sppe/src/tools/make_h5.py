@@ -14,31 +14,41 @@ coco    a JSON file: images, annotations with `keypoints` [x, y, v] * 68 or 106,
 
 68 points are iBUG's; the other 38 are then not annotated. Coordinates are pixels, (0, 0) in the middle of the first.
 Without --val-tail and --split-files the file is split by the published proportions, in its order, when it is read.
-What is malformed is named with file and row (the header is row 1), and nothing is written.
+What is malformed is named with file and row (the header is row 1), and nothing is written: annotations, missing
+pictures, and pictures that cannot be decoded, each of which is tried.
 """
 
 import argparse
 import csv
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 SOURCE = Path(__file__).resolve().parents[1]
-sys.path += [str(SOURCE), str(SOURCE.parents[1])]  # train_sppe/src and the repository root
+sys.path.insert(0, str(SOURCE))  # train_sppe/src, before any other package named utils
+sys.path.append(str(SOURCE.parents[1]))  # the repository root
 
-from SPPE.src.landmarks import NUM_POINTS, POINT_ORDERS
 from utils.dataset import lapa, w300
 from utils.dataset.base import SPLITS, Annotations, Face, collect, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
+
+from SPPE.src.landmarks import NUM_POINTS, POINT_ORDERS
+from SPPE.src.utils.imread import UnreadableImage, load_image
 
 POINT_COUNTS = (68, NUM_POINTS)
 
 # The `s` column of tools/complete106.py: none, teacher, geometry, label.
 POINT_SOURCES = (0, 1, 2, 3)
+
+# How many unreadable pictures a message names.
+MAX_NAMED = 5
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -62,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--order", default="lapa", help=f"of 106 points in the annotations, one of {', '.join(POINT_ORDERS)}")
     add("--pts-base", type=float, default=w300.PTS_BASE, help="what .pts files call the first pixel")
     add("--boxes-from-points", action="store_true", help="do not use the boxes of a COCO file")
+    add("--trust-pictures", action="store_true", help="do not try to decode every picture first")
     add("--val-tail", type=float, help="this fraction of the pictures of each source, the last by name, is val")
     add("--split-files", type=Path, help="folder of train.txt, val.txt, test.txt: a picture's name a line")
     return parser
@@ -93,6 +104,8 @@ def make(opt: argparse.Namespace) -> None:
         raise ValueError(f"{opt.annotations} holds no annotated face")
     names = [path.relative_to(opt.images).as_posix() for path in data.images]
     split = choose_split(opt, data, names)
+    if not opt.trust_pictures:
+        check_pictures(sorted(set(data.images)))
     opt.out.mkdir(parents=True, exist_ok=True)
     place_pictures(opt, sorted(set(names)))
     write_h5(opt.out / FILE_NAME, data, opt.images, split)
@@ -268,7 +281,7 @@ def split_by_tail(fraction: float, sources: np.ndarray, names: list[str]) -> np.
     for source in np.unique(sources):
         rows = np.flatnonzero(sources == source)
         pictures = sorted({names[row] for row in rows})
-        held_out = set(pictures[len(pictures) - round(fraction * len(pictures)) :])
+        held_out = set(pictures[len(pictures) - math.floor(fraction * len(pictures) + 0.5) :])
         split[[row for row in rows if names[row] in held_out]] = "val"
     return split
 
@@ -293,10 +306,31 @@ def split_by_files(folder: Path, names: list[str]) -> np.ndarray:
 # Pictures
 
 
+def check_pictures(paths: list[Path]) -> None:
+    """Decode every picture: better an error now than hours into a training.
+
+    Raises:
+        ValueError: names those that cannot be read, up to MAX_NAMED.
+    """
+    with ThreadPoolExecutor() as pool:  # decoding does not hold the interpreter's lock
+        reasons = list(tqdm(pool.map(_why_unreadable, paths), "pictures", len(paths), disable=None, leave=False))
+    broken = [reason for reason in reasons if reason]
+    if broken:
+        raise ValueError(f"unreadable pictures, {len(broken)} in all: {'; '.join(broken[:MAX_NAMED])}")
+
+
+def _why_unreadable(path: Path) -> str | None:
+    try:
+        load_image(path)
+    except UnreadableImage as error:
+        return str(error)
+    return None
+
+
 def place_pictures(opt: argparse.Namespace, names: list[str]) -> None:
     """Make OUT/images a link to --images, or a copy of the named pictures where links are unwanted or impossible."""
-    target = opt.out / "images"
-    if target.exists() and target.resolve() == opt.images.resolve():
+    source, target = opt.images.resolve(), opt.out / "images"
+    if target.resolve() == source and not (opt.copy and target.is_symlink()):
         return
     if target.is_symlink():
         target.unlink()
@@ -304,7 +338,7 @@ def place_pictures(opt: argparse.Namespace, names: list[str]) -> None:
         raise ValueError(f"{target} holds other pictures; remove it, or choose another --out")
     if not opt.copy:
         try:
-            target.symlink_to(opt.images.resolve(), target_is_directory=True)
+            target.symlink_to(source, target_is_directory=True)
             return
         except (OSError, NotImplementedError) as error:
             print(f"no symbolic link to the pictures ({error}): copying them")
@@ -312,7 +346,7 @@ def place_pictures(opt: argparse.Namespace, names: list[str]) -> None:
     shutil.rmtree(copying, ignore_errors=True)
     for name in names:
         (copying / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(opt.images / name, copying / name)
+        shutil.copy2(source / name, copying / name)
     copying.rename(target)
 
 

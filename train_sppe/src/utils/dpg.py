@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 # A box that shrank more than this shows too little of a face to learn from.
 MIN_FRACTION = 0.4
 

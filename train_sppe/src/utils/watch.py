@@ -76,5 +76,7 @@ def _connect(name: str):
     try:
         client = Visdom(env=name, raise_exceptions=True)
     except Exception as error:  # visdom raises what its sockets raise
-        raise ValueError("--visdom found no server on this machine; start one with `python -m visdom.server`") from error
+        raise ValueError(
+            "--visdom found no server on this machine; start one with `python -m visdom.server`"
+        ) from error
     return client

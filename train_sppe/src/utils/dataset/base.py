@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS
 from SPPE.src.utils.img import apply_affines, crop_affines, grow_boxes, warp_box
-from SPPE.src.utils.imread import load_image
+from SPPE.src.utils.imread import UnreadableImage, load_image
 from yolo.bbox import face_box
 
 from ..dpg import DPG
@@ -126,32 +126,53 @@ def read_h5(path: Path, images: Path, split: str | None = None) -> Annotations:
     """Read one split (all samples when None) of an HDF5 file; the layout is in this module's docstring.
 
     Raises:
-        FileNotFoundError: no such file or folder.
+        FileNotFoundError: no such file, folder or picture.
         ValueError: a data set is missing or has another shape; names the file, and the row where there is one.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no annotations at {path}; tools/make_h5.py makes them from pictures and points")
     if not images.is_dir():
         raise FileNotFoundError(f"no pictures' folder at {images}; it belongs beside {path.name}")
-    with h5py.File(path, "r") as file:
-        missing = {"imgname", "bndbox", "part"} - set(file)
-        if missing:
-            raise ValueError(f"{path} lacks the data set(s) {', '.join(sorted(missing))}")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{path} is not a whole HDF5 file ({error}); make it anew with tools/make_h5.py") from error
+    with file:
+        _check_shapes(path, file)
         names = _strings(file["imgname"])
         parts = file["part"][:].astype(np.float32)
         boxes = file["bndbox"][:].astype(np.float32).reshape(-1, 4)
-        if parts.shape[1:] != (NUM_POINTS, 2) or len(parts) != len(names) or len(boxes) != len(names):
-            raise ValueError(
-                f"{path}: imgname {len(names)}, bndbox {file['bndbox'].shape}, part {parts.shape}; "
-                f"expected N, (N, 1, 4), (N, {NUM_POINTS}, 2)"
-            )
         # AlphaPose marks an unannotated point by coordinates that are not positive
         visible = file["visible"][:] if "visible" in file else 2 * (parts > 0).all(axis=2).astype(np.uint8)
         attributes = {name: np.array(_strings(values)) for name, values in file.get("attributes", {}).items()}
         own_split = np.array(_strings(file["split"])) if "split" in file else None
     everything = Annotations([images / name for name in names], boxes, parts, visible.astype(np.uint8), attributes)
     everything.check(lambda row: f"{path}, row {row} ({names[row]})")
-    return everything if split is None else everything.take(_rows(split, names, own_split, path.parent))
+    rows = np.arange(len(names)) if split is None else _rows(split, names, own_split, path.parent)
+    missing = [row for row in rows if not everything.images[row].is_file()]
+    if missing:
+        picture = everything.images[missing[0]]
+        raise FileNotFoundError(f"{path}, row {missing[0]}: no picture at {picture}; {len(missing)} missing in all")
+    return everything.take(rows)
+
+
+def _check_shapes(path: Path, file: h5py.File) -> None:
+    """Raise ValueError naming the first data set that is missing or misshapen."""
+    missing = {"imgname", "bndbox", "part"} - set(file)
+    if missing:
+        raise ValueError(f"{path} lacks the data set(s) {', '.join(sorted(missing))}")
+    count = len(file["imgname"])
+    shapes = {
+        "bndbox": [(count, 1, 4), (count, 4)],
+        "part": [(count, NUM_POINTS, 2)],
+        "visible": [(count, NUM_POINTS)],
+        "split": [(count,)],
+        **{f"attributes/{name}": [(count,)] for name in file.get("attributes", {})},
+    }
+    for name, allowed in shapes.items():
+        if name in file and file[name].shape not in allowed:
+            expected = " or ".join(map(str, allowed))
+            raise ValueError(f"{path}: {name} is {file[name].shape}; {count} imgname need {expected}")
 
 
 def write_h5(path: Path, data: Annotations, images: Path, split: np.ndarray | None = None) -> None:
@@ -181,20 +202,27 @@ def _rows(split: str, names: list[str], own: np.ndarray | None, folder: Path) ->
     """Rows of a split: by FOLDER/{train,val,test}.txt, else by the file's own `split`, else by the published sizes."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
-    listing = folder / f"{split}.txt"
-    if listing.is_file():
-        row_of = {name: i for i, name in enumerate(names)}
-        wanted = listing.read_text(encoding="utf-8").split("\n")
-        unknown = [(i, n) for i, n in enumerate(wanted, 1) if n.strip() and n.strip() not in row_of]
-        if unknown:
-            raise ValueError(f"{listing}, line {unknown[0][0]}: {unknown[0][1]!r} is not in the annotations")
-        return np.array([row_of[n.strip()] for n in wanted if n.strip()], dtype=int)
+    if any((folder / f"{name}.txt").is_file() for name in SPLITS):
+        return _listed_rows(folder / f"{split}.txt", names)
     if own is not None:
         return np.flatnonzero(own == split)
     total = sum(PUBLISHED_SIZES.values())
     ends = np.cumsum([PUBLISHED_SIZES[s] for s in SPLITS]) * len(names) // total
     start = dict(zip(SPLITS, (0, *ends[:-1])))[split]
     return np.arange(start, ends[SPLITS.index(split)])
+
+
+def _listed_rows(listing: Path, names: list[str]) -> np.ndarray:
+    """Rows of the pictures that a text file names, a name a line, in the annotations' order."""
+    if not listing.is_file():
+        raise FileNotFoundError(f"no {listing}, although another split beside it is given by such a file")
+    wanted = [line.strip() for line in listing.read_text(encoding="utf-8-sig").split("\n")]
+    known = set(names)
+    for number, name in enumerate(wanted, 1):
+        if name and name not in known:
+            raise ValueError(f"{listing}, line {number}: {name!r} is not in the annotations")
+    wanted = set(wanted)
+    return np.array([row for row, name in enumerate(names) if name in wanted], dtype=int)
 
 
 @dataclass(frozen=True)
@@ -227,6 +255,18 @@ def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
     return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])
 
 
+def _load(path: Path) -> np.ndarray:
+    try:
+        return load_image(path)
+    except UnreadableImage as error:  # its two arguments would not survive the way from a DataLoader's worker
+        raise ValueError(str(error)) from None
+
+
+def sentence(error: Exception) -> str:
+    """What an error says, without the traceback that a DataLoader puts before the words of its worker."""
+    return str(error).strip().split("\n")[-1].removeprefix("ValueError: ")
+
+
 class FaceDataset(Dataset):
     """Crops of annotated faces, augmented in one affine when training.
 
@@ -254,7 +294,7 @@ class FaceDataset(Dataset):
     ):
         self.data, self.input_size, self.augmentation, self.dpg = data, input_size, augmentation, dpg
         self.seed, self.epoch = seed, 0
-        self.pictures = {path: load_image(path) for path in dict.fromkeys(data.images)} if cache else {}
+        self.pictures = {path: _load(path) for path in dict.fromkeys(data.images)} if cache else {}
 
     def __len__(self) -> int:
         return len(self.data)
@@ -265,7 +305,7 @@ class FaceDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         path, box, points = self.data.images[index], self.data.boxes[index], self.data.points[index]
-        image = self.pictures[path] if path in self.pictures else load_image(path)
+        image = self.pictures[path] if path in self.pictures else _load(path)
         rng = np.random.default_rng((self.seed, self.epoch, index))
         if self.dpg is not None:
             box = self.dpg(box, rng)

@@ -35,18 +35,16 @@ def read_txt(path: Path) -> np.ndarray:
     Raises:
         ValueError: malformed; names the file and the line.
     """
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    if lines[0].strip() != str(NUM_POINTS):
-        raise ValueError(f"{path}, line 1: {lines[0].strip()!r}, expected the number of points, {NUM_POINTS}")
-    return parse_points(path, lines[1:], NUM_POINTS, first_line=2)
+    count, _, body = path.read_text(encoding="utf-8-sig").partition("\n")
+    if count.strip() != str(NUM_POINTS):
+        raise ValueError(f"{path}, line 1: {count.strip()!r}, expected the number of points, {NUM_POINTS}")
+    return parse_points(path, body, NUM_POINTS, first_line=2)
 
 
-def parse_points(path: Path, lines: list[str], count: int, first_line: int) -> np.ndarray:
+def parse_points(path: Path, body: str, count: int, first_line: int) -> np.ndarray:
     """Lines `x y` -> (count, 2) float32; blank lines at the end do not count. ValueError names file and line."""
     points = []
-    for number, line in enumerate(lines, first_line):
-        if not line.strip() and len(points) == count:
-            continue
+    for number, line in enumerate(body.rstrip().split("\n"), first_line):
         try:
             x, y = map(float, line.split())
         except ValueError:

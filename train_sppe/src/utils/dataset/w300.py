@@ -60,8 +60,8 @@ def read_pts(path: Path, counts: tuple[int, ...], base: float = PTS_BASE) -> np.
     if len(stated) != 1 or stated[0] not in map(str, counts):
         expected = " or ".join(map(str, counts))
         raise ValueError(f"{path}: n_points is {', '.join(stated) or 'missing'}, expected {expected}")
-    lines = body.removeprefix("\r").removeprefix("\n").split("\n")
-    return parse_points(path, lines, int(stated[0]), head.count("\n") + 2) - np.float32(base)
+    body = body.removeprefix("\r").removeprefix("\n")
+    return parse_points(path, body, int(stated[0]), head.count("\n") + 2) - np.float32(base)
 
 
 def from_68(points: np.ndarray, visible: np.ndarray | int = 2) -> tuple[np.ndarray, np.ndarray]:

