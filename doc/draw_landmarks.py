@@ -1,6 +1,6 @@
 """Draw doc/landmarks106.png, the picture that defines the 106 points, from the schema.
 
-    python doc/draw_landmarks.py
+python doc/draw_landmarks.py
 """
 
 import sys

@@ -7,18 +7,18 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tiny import face_shape, make_tiny_dataset
 from torch.utils.data import DataLoader
+
+from SPPE.src.landmarks import FLIP_ORDER, IBUG68, NUM_POINTS, PARTS, PUPILS
+from SPPE.src.utils.img import apply_affines, invert_affines
+from SPPE.src.utils.pose import mirror_points
+from tiny import face_shape, make_tiny_dataset
 from utils.dataset import READERS, build_dataset
 from utils.dataset.base import PUBLISHED_SIZES, Augmentation, FaceDataset, _rows, read_h5, sentence
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 from utils.dataset.lapa import read_txt
 from utils.dataset.w300 import read_pts
 from utils.dpg import build_dpg
-
-from SPPE.src.landmarks import FLIP_ORDER, IBUG68, NUM_POINTS, PARTS, PUPILS
-from SPPE.src.utils.img import apply_affines, invert_affines
-from SPPE.src.utils.pose import mirror_points
 
 NAME = "dt_fac_106_ldmks"
 

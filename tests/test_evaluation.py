@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from evaluation import (
     PART_WEIGHTS,
     PPR_PIXELS,
@@ -21,11 +22,10 @@ from evaluation import (
     ppr,
     table,
 )
-from tiny import face_shape, make_tiny_dataset
-from utils.dataset.base import Annotations, boxes_of
-
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PARTS, PUPILS
 from SPPE.src.models.FastPose import createModel
+from tiny import face_shape, make_tiny_dataset
+from utils.dataset.base import Annotations, boxes_of
 
 
 def faces(n: int = 4, **changes) -> Annotations:

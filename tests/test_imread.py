@@ -22,7 +22,6 @@ from broken_inputs import (
     png_16,
     with_alpha,
 )
-
 from SPPE.src.utils import imread
 from SPPE.src.utils.imread import UnreadableImage, decode_image, find_images, load_image
 

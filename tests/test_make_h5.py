@@ -7,11 +7,11 @@ import sys
 import cv2
 import numpy as np
 import pytest
+
 from conftest import ROOT
+from SPPE.src.landmarks import IBUG68, NUM_POINTS, to_insightface
 from tiny import face_shape
 from utils.dataset import build_dataset
-
-from SPPE.src.landmarks import IBUG68, NUM_POINTS, to_insightface
 
 sys.path.append(str(ROOT / "train_sppe" / "src" / "tools"))
 from make_h5 import main, split_by_tail

@@ -8,10 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from broken_inputs import make_broken_inputs
 from PIL import Image
 
 import demo
+from broken_inputs import make_broken_inputs
 from dataloader import Job, batches, folder_jobs, list_jobs, ordered_map, prefetch
 from predictor import FacePredictor
 from SPPE.src.utils.imread import load_image

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from tiny import face_shape
 
 from pPose_nms import pose_nms, write_results
 from predictor import Face
 from SPPE.src.landmarks import IBUG68
+from tiny import face_shape
 
 
 def face_points(x, y, size):

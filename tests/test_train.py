@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tiny import make_tiny_dataset
 
 SRC = Path(__file__).resolve().parents[1] / "train_sppe" / "src"
@@ -145,6 +146,7 @@ def test_a_kill_leaves_a_checkpoint_that_loads(data, tmp_path):
         (["--loadModel", "no.pkl"], "no.pkl"),
         (["--Continue"], "--Continue"),
         (["--depth", "19"], "19"),
+        (["--nClasses", "68"], "--nClasses 68"),
         (["--device", "abacus"], "'abacus'"),
     ],
 )

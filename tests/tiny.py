@@ -4,10 +4,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from utils.dataset.base import Annotations, boxes_of, write_h5
-from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS
+from utils.dataset.base import Annotations, boxes_of, write_h5
+from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 
 SIDE = 160  # pixels of a picture
 

@@ -7,14 +7,14 @@ from itertools import islice
 import numpy as np
 import torch
 from torch import nn
-from utils.augment import augment
 
-from SPPE.src.landmarks import OUTER_EYES
+from evaluation import nme
 from SPPE.src.models.FastPose import HEATMAP_STRIDE
 from SPPE.src.utils.device import autocast
 from SPPE.src.utils.eval import DEFAULT_DECODER, decode_heatmaps
 from SPPE.src.utils.img import MEAN_RGB
 from SPPE.src.utils.pose import crop_to_heatmap, draw_gaussians, heatmap_to_crop
+from utils.augment import augment
 
 # A point counts as right in the accuracy when its error is below this share of the heatmap's width (AlphaPose's
 # accuracy uses a tenth of the map as the unit and 0.5 of it as the bar).
@@ -128,27 +128,13 @@ def evaluate(step: Step, loader: Iterable, decode: str = DEFAULT_DECODER, iters:
         points, _ = decode_heatmaps(heatmaps, decode)
         losses.append(loss * len(points))
         accuracies.append(accuracy(points, truth, mask, heatmaps.shape[3]) * len(points))
-        errors.append(face_nme(points, truth, mask).cpu())
-    nme = torch.cat(errors).numpy()
+        errors.append(nme(points.cpu().numpy(), truth.cpu().numpy(), mask.cpu().numpy()))
+    errors = np.concatenate(errors)
     return {
-        "loss": float(sum(losses)) / len(nme),
-        "accuracy": float(sum(accuracies)) / len(nme),
-        "nme": float(np.nanmean(nme)) if np.isfinite(nme).any() else math.nan,
+        "loss": float(sum(losses)) / len(errors),
+        "accuracy": float(sum(accuracies)) / len(errors),
+        "nme": float(np.nanmean(errors)) if np.isfinite(errors).any() else math.nan,
     }
-
-
-def face_nme(points: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean error of the annotated points of each face over its outer-eye distance: (B,), nan where that is unknown.
-
-    Points (B, K, 2) in any one frame that is a similarity of the image's.
-    """
-    a, b = OUTER_EYES
-    if points.shape[1] <= max(a, b):
-        return torch.full((len(points),), math.nan)
-    eyes = (truth[:, a] - truth[:, b]).norm(dim=-1)
-    error = ((points - truth).norm(dim=-1) * mask).sum(1) / mask.sum(1).clamp(min=1)
-    known = (mask[:, a] * mask[:, b] > 0) & (eyes > 0)
-    return torch.where(known, error / eyes, torch.full_like(error, math.nan))
 
 
 class Clip:

@@ -28,13 +28,12 @@ from torch.utils.data import DataLoader
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))
 
-from utils.dataset import READERS, SPLITS, build_dataset
-from utils.dataset.base import Annotations, FaceDataset, sentence
-from utils.dpg import build_dpg
-
 from SPPE.src.landmarks import IBUG68, LINES, NUM_POINTS, OUTER_EYES, PART_OF, PARTS, PUPILS
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
+from utils.dataset import READERS, SPLITS, build_dataset
+from utils.dataset.base import Annotations, FaceDataset, sentence
+from utils.dpg import build_dpg
 
 # Pixel distances at which PPR is taken.
 PPR_PIXELS = tuple(range(1, 11))

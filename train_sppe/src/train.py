@@ -22,21 +22,22 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))  # appended, so that `import opt` stays the training one
 
 import cv2
-import engine
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
-from utils.dataset import build_dataset
-from utils.dataset.base import Augmentation, FaceDataset
-from utils.dpg import build_dpg
-from utils.files import save_whole
-from utils.watch import Watch
 
+import engine
 from opt import build_parser, check
+from SPPE.src.landmarks import NUM_POINTS
 from SPPE.src.main_fast_inference import load_checkpoint
 from SPPE.src.models.FastPose import createModel
 from SPPE.src.utils.device import choose_device, choose_precision
+from utils.dataset import build_dataset
+from utils.dataset.base import Augmentation, FaceDataset, sentence
+from utils.dpg import build_dpg
+from utils.files import save_whole
+from utils.watch import Watch
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -45,15 +46,11 @@ def main(argv: list[str] | None = None) -> None:
         check(opt)
         train(opt)
     except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        sys.exit(_complain(error))
+        print(f"train.py: {sentence(error)}", file=sys.stderr)
+        sys.exit(2)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-def _complain(error: Exception) -> int:
-    print(f"train.py: {error}", file=sys.stderr)
-    return 2
 
 
 def train(opt: argparse.Namespace) -> None:
@@ -136,6 +133,8 @@ def claim_folder(folder: Path, opt: argparse.Namespace, rank: int) -> Path | Non
 def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset]:
     """The training and the validation set."""
     root = Path(opt.dataRoot) if opt.dataRoot else HERE.parent / "data" / opt.dataset
+    if opt.nClasses != NUM_POINTS:
+        raise ValueError(f"--nClasses {opt.nClasses}: the data sets here have {NUM_POINTS} points; say {NUM_POINTS}")
     size = (opt.inputResH, opt.inputResW)
     augmentation = Augmentation(opt.scale, opt.rotate, opt.shift)
     dpg = build_dpg(opt.dpg) if opt.addDPG else None

@@ -35,12 +35,11 @@ SOURCE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(SOURCE))  # train_sppe/src, before any other package named utils
 sys.path.append(str(SOURCE.parents[1]))  # the repository root
 
+from SPPE.src.landmarks import NUM_POINTS, POINT_ORDERS
+from SPPE.src.utils.imread import UnreadableImage, load_image
 from utils.dataset import lapa, w300
 from utils.dataset.base import SPLITS, Annotations, Face, collect, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
-
-from SPPE.src.landmarks import NUM_POINTS, POINT_ORDERS
-from SPPE.src.utils.imread import UnreadableImage, load_image
 
 POINT_COUNTS = (68, NUM_POINTS)
 

@@ -14,10 +14,10 @@ from pathlib import Path
 sys.path += [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
-from utils.dataset import build_dataset
-from utils.files import save_whole
 
 from SPPE.src.main_fast_inference import load_model
+from utils.dataset import build_dataset
+from utils.files import save_whole
 
 
 def main(argv: list[str] | None = None) -> None:
