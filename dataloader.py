@@ -4,6 +4,7 @@ A stage is a generator: an iterable of items in, an iterator of items out. `pref
 of its own behind a bounded queue; without `prefetch` the same chain runs in one thread and gives the same results.
 """
 
+import contextlib
 import os
 import queue
 import threading
@@ -53,7 +54,7 @@ class Job:
         return self.image is not None and self.status == "ok"
 
     def fail(self, status: str, message: str) -> None:
-        self.status, self.message, self.image, self.letterbox, self.faces = status, message, None, None, []
+        self.status, self.message, self.image, self.letterbox = status, message, None, None
 
     def record(self) -> dict:
         """The manifest's entry."""
@@ -61,8 +62,8 @@ class Job:
         return {**entry, "message": self.message} if self.message else entry
 
 
-def folder_jobs(folder: Path) -> list[Job]:
-    """A job for every picture under a folder.
+def folder_jobs(folder: Path, leave_out: Path | None = None) -> list[Job]:
+    """A job for every picture under a folder, but for those under `leave_out` (an earlier run's results).
 
     Raises:
         FileNotFoundError: no such folder; ValueError: not a folder, or no picture in it.
@@ -72,6 +73,9 @@ def folder_jobs(folder: Path) -> list[Job]:
     if not folder.is_dir():
         raise ValueError(f"--indir {folder} is not a folder; say --image for one picture")
     jobs = [Job(path.as_posix(), folder / path) for path in find_images(folder)]
+    if leave_out:
+        own = leave_out.resolve()
+        jobs = [job for job in jobs if not job.path.absolute().is_relative_to(own)]
     if not jobs:
         raise ValueError(f"--indir {folder} holds no pictures; formats are known by their extension (.jpg, .png, ...)")
     return jobs
@@ -81,64 +85,94 @@ def list_jobs(listing: Path, folder: Path | None = None) -> list[Job]:
     """A job for every line of a text file; paths are relative to `folder`, by default the list's own.
 
     Raises:
-        FileNotFoundError: no such list; ValueError: it names no picture.
+        FileNotFoundError: no such list; ValueError: it is no text, or names no picture.
     """
     if not listing.is_file():
         raise FileNotFoundError(f"--list {listing} does not exist; name a text file with a picture a line")
-    lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").splitlines()]
-    jobs = [Job(Path(line).as_posix(), (folder or listing.parent) / line) for line in lines if line]
-    if not jobs:
+    try:
+        lines = [line.strip() for line in listing.read_text(encoding="utf-8-sig").split("\n")]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"--list {listing} is not UTF-8 text ({error.reason}); write one path a line") from error
+    paths = [Path(line) for line in lines if line]
+    if not paths:
         raise ValueError(f"--list {listing} names no picture; write one path a line")
-    return jobs
+    base = folder or listing.parent
+    return [Job(name, base / path) for name, path in zip(_result_names(paths), paths)]
 
 
-def decode(jobs: Iterable[Job], preprocess: Callable, threads: int = DECODE_THREADS) -> Iterator[Job]:
-    """Read each job's picture and make the detector's input of it, in order; threads 0: in this thread."""
+def _result_names(paths: list[Path]) -> list[str]:
+    """Names below the output folder, each once: "/a/x.jpg" is "a/x.jpg", and a second one "a/x~2.jpg"."""
+    names, seen = [], set()
+    for path in paths:
+        inside = Path(*(part for part in path.parts if part not in ("..", path.anchor)))
+        name, number = inside, 2
+        while name in seen:
+            name, number = inside.with_name(f"{inside.stem}~{number}{inside.suffix}"), number + 1
+        seen.add(name)
+        names.append(name.as_posix())
+    return names
 
-    def work(job: Job) -> Job:
-        try:
-            if job.image is None:
-                job.image = load_image(job.path)
-            job.letterbox, job.transform = preprocess(job.image)
-        except (UnreadableImage, OSError) as error:
-            job.fail("unreadable", str(error))
-        except Exception as error:  # one odd picture must not end a run of thousands; it is recorded
-            job.fail("error", f"{job.name}: {type(error).__name__}: {error}")
-        return job
 
-    return ordered_map(work, jobs, threads)
+def read_job(job: Job, preprocess: Callable) -> Job:
+    """Read a job's picture and make the detector's input of it; what cannot be read is recorded in the job."""
+    try:
+        if job.image is None:
+            job.image = load_image(job.path)
+        job.letterbox, job.transform = preprocess(job.image)
+    except (UnreadableImage, OSError) as error:
+        job.fail("unreadable", str(error))
+    except Exception as error:  # one odd picture must not end a run of thousands; it is recorded
+        job.fail("error", f"{job.name}: {type(error).__name__}: {error}")
+    return job
+
+
+@contextlib.contextmanager
+def source(items: Iterable[T]) -> Iterator[Iterator[T]]:
+    """Iterate over a stage's input and close it when the stage ends, however it ends: threads upstream then stop."""
+    iterator = iter(items)
+    try:
+        yield iterator
+    finally:
+        if hasattr(iterator, "close"):
+            iterator.close()
 
 
 def ordered_map(function: Callable[[T], T], items: Iterable[T], threads: int) -> Iterator[T]:
     """`map` in a pool of threads, in order, with a bounded number of items under way (threads 0: plain `map`).
 
-    When `items` fails, what it gave before still comes out, and then its exception.
+    When `items` fails, what it gave before comes out first, and then its exception.
     """
-    if not threads:
-        yield from map(function, items)
-        return
-    waiting: deque = deque()
-    with ThreadPoolExecutor(threads, "worker") as pool:
+    failure, waiting = None, deque()
+    with source(items) as iterator, ThreadPoolExecutor(threads or 1, "worker") as pool:
+        if not threads:
+            yield from map(function, iterator)
+            return
         try:
-            for item in items:
+            while failure is None:
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    break
+                except Exception as error:
+                    failure = error
+                    break
                 waiting.append(pool.submit(function, item))
                 if len(waiting) > 2 * threads:
                     yield waiting.popleft().result()
-        except GeneratorExit:
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
             for future in waiting:
                 future.cancel()
-            raise
-        except Exception:
-            yield from (future.result() for future in waiting)
-            raise
-        yield from (future.result() for future in waiting)
+    if failure is not None:
+        raise failure
 
 
 def batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of `size` items; the last may be shorter."""
-    items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
+    with source(items) as iterator:
+        while batch := list(islice(iterator, size)):
+            yield batch
 
 
 class _End:
@@ -158,18 +192,17 @@ def prefetch(items: Iterable[T], size: int = QUEUE_SIZE) -> Iterator[T]:
     stopped = threading.Event()
 
     def run() -> None:
-        source, error = iter(items), None
+        error = None
         try:
-            for item in source:
-                out.put(item)
-                if stopped.is_set():
-                    break
+            with source(items) as iterator:
+                for item in iterator:
+                    out.put(item)
+                    if stopped.is_set():
+                        break
         except BaseException as caught:  # handed to the consumer, which raises it
             error = caught
-        finally:
-            if hasattr(source, "close"):
-                source.close()
-            out.put(_End(error))
+        out.put(_End(error))
+        del error  # its traceback holds this frame, and with it the stages before
 
     thread = threading.Thread(target=run, name="stage", daemon=True)
     thread.start()

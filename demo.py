@@ -8,6 +8,7 @@ Writes OUTDIR/alphapose-results.json, OUTDIR/manifest.json (a record of every in
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,9 +17,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dataloader import DECODE_THREADS, Job, folder_jobs, list_jobs, ordered_map, prefetch
+from dataloader import DECODE_THREADS, Job, folder_jobs, list_jobs, ordered_map, prefetch, source
 from fn import vis_frame, vis_frame_fast
-from opt import build_parser
+from opt import IGNORED, build_parser
 from pPose_nms import FORMATS, name_with, write_json, write_results, write_whole
 from predictor import FacePredictor
 
@@ -29,14 +30,36 @@ WRITABLE = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 def main(argv: list[str] | None = None) -> int:
     opt = build_parser().parse_args(argv)
     try:
-        jobs = sources(opt)
         check(opt)
+        jobs = sources(opt)
         predictor = build_predictor(opt)
         opt.outdir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=opt.outdir).close()  # a folder that cannot be written is told before the work
     except (ValueError, OSError) as error:
         print(f"demo.py: {error}", file=sys.stderr)
         return 2
     return run(opt, jobs, predictor)
+
+
+def check(opt: argparse.Namespace) -> None:
+    """Raise ValueError for the first option that makes no sense; print which are taken for AlphaPose's sake only."""
+    if opt.format not in FORMATS:
+        raise ValueError(f"unknown --format {opt.format!r}; choose one of {', '.join(FORMATS)}")
+    for name in ("detbatch", "posebatch"):
+        if getattr(opt, name) < 1:
+            raise ValueError(f"--{name} {getattr(opt, name)} must be at least 1")
+    if (opt.inputResH is None) != (opt.inputResW is None):
+        raise ValueError("--inputResH and --inputResW belong together: give both or neither")
+    if opt.vis and not has_window():
+        raise ValueError("--vis needs an OpenCV with windows: pip install opencv-python; or say --save_img")
+    ignored = [f"--{name}" for name in IGNORED if getattr(opt, name) is not None]
+    if ignored:
+        print(f"demo.py: {', '.join(ignored)}: taken for AlphaPose's sake, without effect here", file=sys.stderr)
+
+
+def has_window() -> bool:
+    gui = next((line for line in cv2.getBuildInformation().splitlines() if "GUI:" in line), "")
+    return "NONE" not in gui
 
 
 def sources(opt: argparse.Namespace) -> list[Job]:
@@ -52,18 +75,8 @@ def sources(opt: argparse.Namespace) -> list[Job]:
     if opt.inputlist:
         return list_jobs(opt.inputlist, opt.indir)
     if opt.indir:
-        return folder_jobs(opt.indir)
+        return folder_jobs(opt.indir, leave_out=opt.outdir / "vis")
     raise ValueError("nothing to read: say --indir FOLDER, --list FILE or --image FILE")
-
-
-def check(opt: argparse.Namespace) -> None:
-    if opt.format not in FORMATS:
-        raise ValueError(f"unknown --format {opt.format!r}; choose one of {', '.join(FORMATS)}")
-    for name in ("detbatch", "posebatch"):
-        if getattr(opt, name) < 1:
-            raise ValueError(f"--{name} {getattr(opt, name)} must be at least 1")
-    if (opt.inputResH is None) != (opt.inputResW is None):
-        raise ValueError("--inputResH and --inputResW belong together: give both or neither")
 
 
 def build_predictor(opt: argparse.Namespace) -> FacePredictor:
@@ -73,50 +86,56 @@ def build_predictor(opt: argparse.Namespace) -> FacePredictor:
         cfg=opt.cfg,
         nClasses=opt.nClasses,
         input_size=(opt.inputResH, opt.inputResW) if opt.inputResH else None,
-        **{name: getattr(opt, name) for name in ("inp_dim", "conf", "nms", "device", "precision", "flip", "decode")},
+        flip=opt.flip or not opt.fast_inference,
+        **{name: getattr(opt, name) for name in ("inp_dim", "conf", "nms", "device", "precision", "decode")},
         **{name: getattr(opt, name) for name in ("detbatch", "posebatch")},
     )
 
 
 def run(opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor) -> int:
     """All stages; whatever happens, what was found so far and a record of every input are written."""
-    start, done, failure = time.perf_counter(), [], None
-    results = finish(predictor.run(jobs, threaded=not opt.sp), opt)
+    start, done, failure = time.perf_counter(), set(), None
+    found = predictor.run(jobs, threaded=not opt.sp, keep_images=opt.save_img or opt.vis)
+    results = finish(found, opt, predictor)
     try:
-        for job in tqdm(results if opt.sp else prefetch(results), total=len(jobs), unit="img", disable=None):
-            done.append(job)
-            show(job, opt)
-            job.image = None  # the picture is no longer needed, its faces are
+        with source(results if opt.sp else prefetch(results)) as finished:
+            for job in tqdm(finished, total=len(jobs), unit="img", disable=None):
+                done.add(id(job))
+                show(job, opt)
+                job.image = None  # the picture is no longer needed, its faces are
     except KeyboardInterrupt:
         failure = "stopped by the user"
     except Exception as error:  # of any stage: the run ends here, with its message
         failure = f"{type(error).__name__}: {error}"
-    for job in jobs[len(done) :] if failure else ():
-        job.fail("error", f"not processed, the run ended before: {failure}")
-    write_all(opt, jobs)
+    for job in jobs:
+        if failure and id(job) not in done:
+            job.faces = []
+            job.fail("error", f"not processed, the run ended before: {failure}")
+    failure = write_all(opt, jobs) or failure
     report(opt, jobs, predictor, time.perf_counter() - start)
     if failure:
         print(f"demo.py: {failure}", file=sys.stderr)
     return 1 if failure else 0
 
 
-def finish(jobs: Iterable[Job], opt: argparse.Namespace) -> Iterator[Job]:
+def finish(jobs: Iterable[Job], opt: argparse.Namespace, predictor: FacePredictor) -> Iterator[Job]:
     """Draw and save each job's picture where it is asked for, in threads of their own."""
 
     def work(job: Job) -> Job:
-        if job.image is not None and (opt.save_img or opt.vis):
-            draw = (
-                vis_frame_fast(job.image, job.faces) if opt.vis_fast else vis_frame(job.image, job.faces, opt.save_box)
-            )
-            job.image = draw
-            if opt.save_img:
-                try:
-                    save_picture(draw, opt.outdir / "vis", job.name)
-                except OSError as error:
-                    job.fail("error", f"the picture could not be written: {error}")
+        if job.image is None:
+            return job
+        with predictor.timed("drawing"):
+            fast = opt.vis_fast
+            job.image = vis_frame_fast(job.image, job.faces) if fast else vis_frame(job.image, job.faces, opt.save_box)
+            try:
+                if opt.save_img:
+                    save_picture(job.image, opt.outdir / "vis", job.name)
+            except (OSError, cv2.error) as error:  # its faces are kept, its record says what is missing
+                job.fail("error", f"the picture could not be written: {error}")
         return job
 
-    return ordered_map(work, jobs, 0 if opt.sp else DECODE_THREADS)
+    draws = opt.save_img or opt.vis
+    return ordered_map(work, jobs, 0 if opt.sp or not draws else DECODE_THREADS)
 
 
 def save_picture(image: np.ndarray, folder: Path, name: str) -> None:
@@ -133,10 +152,14 @@ def show(job: Job, opt: argparse.Namespace) -> None:
         cv2.waitKey(1)
 
 
-def write_all(opt: argparse.Namespace, jobs: list[Job]) -> None:
-    faces = {job.name: job.faces for job in jobs}
-    write_results(faces, opt.outdir, opt.format)
-    write_json([job.record() for job in jobs], opt.outdir / "manifest.json")
+def write_all(opt: argparse.Namespace, jobs: list[Job]) -> str | None:
+    """Write the manifest and the results; returns what went wrong, if anything."""
+    try:
+        write_json([job.record() for job in jobs], opt.outdir / "manifest.json")
+        write_results({job.name: job.faces for job in jobs}, opt.outdir, opt.format)
+    except OSError as error:
+        return f"results could not be written: {error}"
+    return None
 
 
 def report(opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor, seconds: float) -> None:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
 
+# AlphaPose's options that have no meaning here; published commands that give them still run.
+IGNORED = ("mode", "matching", "dataset", "expID", "nThreads", "outputResH", "outputResW", "hmGauss")
+
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -32,6 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--inp_dim", type=int, help="side of the detector's input, a multiple of 32; default the cfg's")
     add("--conf", type=float, help="lowest score of a box; default the detector's own")
     add("--nms", type=float, help="IoU above which of two boxes the weaker goes; default the detector's own")
+    add("--fast_inference", type=truth, default=True, help="False: flip test, as AlphaPose says it")
     add("--flip", action="store_true", help="flip test: mean of a crop and its mirror image, twice the time")
     add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points: {', '.join(DECODERS)}")
 
@@ -42,4 +46,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("--posebatch", type=int, default=80, help="faces a landmark step")
     add("--sp", action="store_true", help="one thread for everything; the same results")
     add("--profile", action="store_true", help="print the time each stage took")
+
+    for name in IGNORED:
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
+
+
+def truth(text: str) -> bool:
+    """ "True" or "False" as AlphaPose's users write them."""
+    if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text.lower() in ("true", "1", "yes")

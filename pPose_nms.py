@@ -21,15 +21,15 @@ MU = 1.7  # weight of the spatial against the confidence similarity
 DELTA1 = 1.0  # confidence scale inside tanh
 SCORE_THRESHOLD = 0.3  # a pose whose best point is below this is dropped
 
-# A pixel distance was tuned on persons in AlphaPose's 320-pixel crop, which shows a box grown by 30 %: a person is
-# 246 pixels tall there. As fractions of the longer side of the pose:
+# A pixel distance was tuned on persons of COCO, in image pixels. Ours is the same fraction of a face as AlphaPose's is
+# of a person who just fills its 320-pixel crop (box and 30 %), the size at which its network sees pixel by pixel:
 PERSON_PIXELS = 320 / 1.3
 NEAR = 1.0 / PERSON_PIXELS  # closer than this, confidences count towards the similarity
 DELTA2 = 2.65 / PERSON_PIXELS  # decay of the spatial similarity
 MATCH_DISTANCE = 7.0 / PERSON_PIXELS  # (0.028) a point matches
 MERGE_DISTANCE = 15.0 / PERSON_PIXELS  # (0.061) a point is averaged
-
-# AlphaPose bounds both by alpha = 0.1 of the pose's longer side too; the fractions above lie below it for every size.
+# as fractions of the longer side of the better pose's box. AlphaPose bounds 7 and 15 by 0.1 of that side too, which is
+# larger than both fractions and so never decides.
 
 # AlphaPose's score of a pose: mean point + box + 1.25 * best point.
 BEST_POINT_WEIGHT = 1.25
@@ -55,18 +55,16 @@ def pose_nms(
         return np.zeros(0, int), points, scores, np.zeros(0, np.float32)
     scores = np.maximum(scores, MIN_SCORE)
     sizes = (boxes[:, 2:] - boxes[:, :2]).max(axis=1).clip(min=1)  # (N,)
-    distance = np.linalg.norm(points[:, None] - points[None], axis=-1) / sizes[:, None, None]  # (N, N, K), row: pick
-    same = _similarity(distance, scores) > GAMMA
-    same |= (distance <= MATCH_DISTANCE).mean(axis=2) >= MATCHED
-    np.fill_diagonal(same, True)
-    kept, left = [], np.ones(len(points), bool)
-    merged, merged_scores = [], []
+    same = _same_pose(points, scores, sizes)
+    left = np.ones(len(points), bool)
+    kept, merged, merged_scores = [], [], []
     for pick in np.argsort(-scores.mean(axis=1), kind="stable"):
         if not left[pick]:
             continue
         cluster = np.flatnonzero(same[pick] & left)
         left[cluster] = False
-        weights = scores[cluster] * (distance[pick, cluster] <= MERGE_DISTANCE)  # (C, K)
+        distance = np.linalg.norm(points[cluster] - points[pick], axis=-1) / sizes[pick]  # (C, K)
+        weights = scores[cluster] * (distance <= MERGE_DISTANCE)
         weights /= weights.sum(axis=0)
         kept.append(pick)
         merged.append((points[cluster] * weights[..., None]).sum(axis=0))
@@ -80,11 +78,22 @@ def pose_nms(
     return index, merged.astype(np.float32), merged_scores.astype(np.float32), pose_scores.astype(np.float32)
 
 
-def _similarity(distance: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Similarity a point (N, N) from distances (N, N, K) in pose sizes and scores (N, K) (RMPE, equations 8 to 10)."""
+def _same_pose(points: np.ndarray, scores: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Whether each pose (row) takes another (column) for itself: (N, N) bool, the distances in sizes of the row's.
+
+    Only poses whose points' boxes touch are compared, so a crowd costs what its neighbours cost.
+    """
+    low, high = points.min(axis=1), points.max(axis=1)  # (N, 2)
+    touch = ((low[:, None] <= high[None]) & (low[None] <= high[:, None])).all(axis=2)
+    row, column = np.nonzero(touch)
+    distance = np.linalg.norm(points[row] - points[column], axis=-1) / sizes[row, None]  # (P, K)
     confidence = np.tanh(scores / DELTA1)
-    soft = np.where(distance <= NEAR, confidence[:, None] * confidence[None], 0)
-    return (soft + MU * np.exp(-distance / DELTA2)).mean(axis=2)
+    soft = np.where(distance <= NEAR, confidence[row] * confidence[column], 0)  # RMPE, equation 8
+    similarity = (soft + MU * np.exp(-distance / DELTA2)).mean(axis=1)  # equations 9 and 10
+    matched = (distance <= MATCH_DISTANCE).mean(axis=1)
+    same = np.eye(len(points), dtype=bool)
+    same[row, column] |= (similarity > GAMMA) | (matched >= MATCHED)
+    return same
 
 
 def result_entries(name: str, faces: list) -> list[dict]:

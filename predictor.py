@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from dataloader import DECODE_THREADS, Job, batches, decode, prefetch
+from dataloader import DECODE_THREADS, Job, batches, ordered_map, prefetch, read_job, source
 from pPose_nms import pose_nms
 from SPPE.src.landmarks import PARTS, to_68, to_insightface
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
@@ -56,6 +57,15 @@ class Face:
     def to_insightface(self) -> np.ndarray:
         """The points (106, 2) in InsightFace 2d106 order."""
         return to_insightface(self.landmarks)
+
+
+class Crops(NamedTuple):
+    """Faces cut out of the jobs that are alive, in order: crops (N, h, w, 3) uint8, affines (N, 2, 3) image -> crop."""
+
+    jobs: list[Job]
+    alive: list[Job]
+    crops: np.ndarray
+    affines: np.ndarray
 
 
 def find_weights(name: str | Path, folder: Path, suffix: str) -> Path:
@@ -119,9 +129,10 @@ class FacePredictor:
         self.detbatch, self.posebatch = detbatch, posebatch
         taught = set(self.estimator.meta.get("taught", range(self.estimator.nClasses)))
         self.hollow = np.array([i not in taught for i in range(self.estimator.nClasses)])
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}  # of each stage, added up over its threads and over all runs
+        self._clock = threading.Lock()
         # Two networks at once on the same cores would only take turns, at the price of switching.
-        self._compute = threading.Lock() if self.estimator.device.type == "cpu" else contextlib.nullcontext()
+        self._compute = contextlib.nullcontext() if self.estimator.device.type == "cuda" else threading.Lock()
 
     def __call__(self, image) -> list[Face]:
         """Faces of one picture, best first.
@@ -137,48 +148,61 @@ class FacePredictor:
             raise ValueError(job.message)
         return job.faces
 
-    def run(self, jobs: Iterable[Job], threaded: bool = True) -> Iterator[Job]:
-        """Jobs in, the same jobs out in the same order, with their faces or the reason why there are none."""
+    def run(self, jobs: Iterable[Job], threaded: bool = True, keep_images: bool = False) -> Iterator[Job]:
+        """Jobs in, the same jobs out in the same order, with their faces or the reason why there are none.
+
+        keep_images: leave the pictures in the jobs, for drawing; otherwise they are let go as soon as they are cropped.
+        """
         stage = prefetch if threaded else iter
-        decoded = decode(jobs, self.detector.preprocess, DECODE_THREADS if threaded else 0)
+        decoded = ordered_map(self._decode, jobs, DECODE_THREADS if threaded else 0)
         detected = stage(self._detect(batches(decoded, self.detbatch)))
-        cropped = stage(self._crop(detected))
-        for batch in stage(self._estimate(cropped)):
-            yield from batch
+        cropped = stage(self._crop(detected, keep_images))
+        with source(stage(self._estimate(cropped))) as estimated:
+            for batch in estimated:
+                yield from batch
+
+    def _decode(self, job: Job) -> Job:
+        with self.timed("decoding"):
+            return read_job(job, self.detector.preprocess)
 
     def _detect(self, jobs: Iterable[list[Job]]) -> Iterator[list[Job]]:
-        for batch in jobs:
-            alive = [job for job in batch if job.alive]
-            if alive:
-                with self._timed("detector"), self._compute:
-                    found = self.detector.forward(np.stack([job.letterbox for job in alive]))
-                for job, boxes in zip(alive, found):
-                    job.boxes, job.letterbox = self.detector.to_image(boxes, job.transform), None
-            yield batch
+        with source(jobs) as iterator:
+            for batch in iterator:
+                alive = [job for job in batch if job.alive]
+                if alive:
+                    with self._compute, self.timed("detector"):
+                        found = self.detector.forward(np.stack([job.letterbox for job in alive]))
+                    for job, boxes in zip(alive, found):
+                        job.boxes, job.letterbox = self.detector.to_image(boxes, job.transform), None
+                yield batch
 
-    def _crop(self, jobs: Iterable[list[Job]]) -> Iterator[tuple[list[Job], np.ndarray, np.ndarray]]:
+    def _crop(self, jobs: Iterable[list[Job]], keep_images: bool) -> Iterator[Crops]:
         height, width = self.estimator.input_size
-        for batch in jobs:
-            with self._timed("crops"):
-                found = [crop_boxes(job.image, job.boxes[:, :4], height, width) for job in batch if job.alive]
-                crops = np.concatenate([c for c, _ in found]) if found else np.zeros((0, height, width, 3), np.uint8)
-                affines = np.concatenate([a for _, a in found]) if found else np.zeros((0, 2, 3))
-            yield batch, crops, affines
+        with source(jobs) as iterator:
+            for batch in iterator:
+                alive = [job for job in batch if job.alive]
+                with self.timed("crops"):
+                    found = [crop_boxes(job.image, job.boxes[:, :4], height, width) for job in alive]
+                    crops = [c for c, _ in found] or [np.zeros((0, height, width, 3), np.uint8)]
+                    affines = [a for _, a in found] or [np.zeros((0, 2, 3))]
+                for job in batch:
+                    job.image = job.image if keep_images else None
+                yield Crops(batch, alive, np.concatenate(crops), np.concatenate(affines))
 
-    def _estimate(self, cropped: Iterable[tuple[list[Job], np.ndarray, np.ndarray]]) -> Iterator[list[Job]]:
-        for batch, crops, affines in cropped:
-            with self._timed("landmarks"), self._compute:
-                parts = [slice(i, i + self.posebatch) for i in range(0, max(len(crops), 1), self.posebatch)]
-                results = [self.estimator(crops[part], affines[part]) for part in parts]
-            points, scores = (np.concatenate(kind) for kind in zip(*results))
-            with self._timed("pose NMS"):
-                start = 0
-                for job in (job for job in batch if job.alive):
-                    end = start + len(job.boxes)
-                    job.faces = self._faces(job.boxes, points[start:end], scores[start:end])
-                    job.status = "ok" if job.faces else "no_face"
-                    start = end
-            yield batch
+    def _estimate(self, cropped: Iterable[Crops]) -> Iterator[list[Job]]:
+        with source(cropped) as iterator:
+            for batch in iterator:
+                steps = range(0, max(len(batch.crops), 1), self.posebatch)
+                parts = [slice(i, i + self.posebatch) for i in steps]
+                with self._compute, self.timed("landmarks"):
+                    results = [self.estimator(batch.crops[part], batch.affines[part]) for part in parts]
+                points, scores = (np.concatenate(kind) for kind in zip(*results))
+                ends = np.cumsum([len(job.boxes) for job in batch.alive])[:-1]
+                with self.timed("pose NMS"):
+                    for job, *found in zip(batch.alive, np.split(points, ends), np.split(scores, ends)):
+                        job.faces = self._faces(job.boxes, *found)
+                        job.status = "ok" if job.faces else "no_face"
+                yield batch.jobs
 
     def _faces(self, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray) -> list[Face]:
         index, points, scores, pose_scores = pose_nms(boxes[:, :4], boxes[:, 4], points, scores)
@@ -188,10 +212,12 @@ class FacePredictor:
         ]
 
     @contextlib.contextmanager
-    def _timed(self, stage: str):
+    def timed(self, stage: str):
+        """Add the time of the body to `seconds[stage]`."""
         start = time.perf_counter()
         yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+        with self._clock:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def _as_rgb(image) -> np.ndarray:

@@ -95,6 +95,8 @@ def test_a_broken_run_continues_on_the_same_curve(train):
     assert len(log(train.exp / "cut")) == 2
     assert train("--expID", "cut", "--nEpochs", 4, "--Continue", *common) == 0
     assert log(train.exp / "cut") == log(train.exp / "whole")
+    assert train("--expID", "cut", "--nEpochs", 4, "--Continue", *common) == 0  # nothing left to do, nothing changes
+    assert log(train.exp / "cut") == log(train.exp / "whole")
     models = [torch.load(train.exp / run / "model_4.pkl", weights_only=True) for run in ("whole", "cut")]
     assert all(torch.equal(models[0][k], models[1][k]) for k in models[0])
 
@@ -109,13 +111,21 @@ def test_training_learns_the_drawn_faces(train):
     assert not list((train.exp / "learn").glob("model_[0-9]*")) and (train.exp / "learn" / "model_best.pkl").is_file()
 
 
-def test_a_kill_leaves_a_checkpoint_that_loads(data, tmp_path):
-    """SIGKILL at an arbitrary moment, as a command in a process of its own; then --Continue."""
-    code = f"import pathlib, train; train.HERE = pathlib.Path({str(tmp_path / 'src')!r}); train.main()"
+@pytest.fixture
+def script(tmp_path, data):
+    """The training command as a file to run, its outputs under tmp_path, and what to run it with."""
     (tmp_path / "src").mkdir()
-    command = [sys.executable, "-c", code, *SMALL, "--dataRoot", str(data), "--expID", "k"]
+    path = tmp_path / "run.py"
+    path.write_text(f"import pathlib, train; train.HERE = pathlib.Path({str(tmp_path / 'src')!r}); train.main()")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SRC)}
-    process = subprocess.Popen([*command, "--nEpochs", "100000"], env=environment, stdout=subprocess.PIPE, text=True)
+    return [str(path), *SMALL, "--dataRoot", str(data)], {"env": environment, "cwd": tmp_path, "text": True}
+
+
+def test_a_kill_leaves_a_checkpoint_that_goes_on_as_if_nothing_was(script, tmp_path):
+    """SIGKILL at an arbitrary moment; the continued run has the log of one that was left alone."""
+    arguments, options = script
+    command = [sys.executable, *arguments, "--expID", "k"]
+    process = subprocess.Popen([*command, "--nEpochs", "100000"], stdout=subprocess.PIPE, **options)
     for line in process.stdout:
         if line.startswith("epoch 2"):
             break
@@ -123,12 +133,11 @@ def test_a_kill_leaves_a_checkpoint_that_loads(data, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     folder = tmp_path / "exp" / "coco" / "k"
-    epoch = torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"]
-    assert epoch >= 2
-    again = [*command, "--Continue", "--nEpochs", str(epoch + 1)]
-    done = subprocess.run(again, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"epoch {epoch + 1}" in done.stdout
+    epochs = str(torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] + 1)
+    for more in ([*command, "--Continue"], [sys.executable, *arguments, "--expID", "whole"]):
+        done = subprocess.run([*more, "--nEpochs", epochs], capture_output=True, **options)
+        assert done.returncode == 0, done.stderr
+    assert log(folder) == log(tmp_path / "exp" / "coco" / "whole")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +156,12 @@ def test_a_kill_leaves_a_checkpoint_that_loads(data, tmp_path):
         (["--Continue"], "--Continue"),
         (["--depth", "19"], "19"),
         (["--nClasses", "68"], "--nClasses 68"),
+        (["--hmGauss", "0"], "--hmGauss 0"),
+        (["--nThreads", "-1"], "--nThreads -1"),
+        (["--duc", "10", "64"], "--duc 10 64"),
+        (["--expID", ".."], "'..'"),
+        (["--expID", ""], "''"),
+        (["--visdom"], "visdom.server"),
         (["--device", "abacus"], "'abacus'"),
     ],
 )
@@ -164,13 +179,47 @@ def test_a_training_is_not_overwritten_unasked(train, capsys):
     assert train("--expID", "mine", "--nEpochs", 1, "--overwrite") == 0
 
 
-def test_weights_for_other_points_keep_their_trunk(train, capsys):
+def test_weights_of_another_network_are_named(train, capsys):
     assert train("--expID", "many", "--nEpochs", 1) == 0
     state = torch.load(train.exp / "many" / "model_1.pkl", weights_only=True)
     state["conv_out.weight"], state["conv_out.bias"] = state["conv_out.weight"][:17], state["conv_out.bias"][:17]
     torch.save(state, train.exp / "seventeen.pkl")
-    assert train("--expID", "more", "--nEpochs", 1, "--loadModel", train.exp / "seventeen.pkl") == 0
-    assert "its last layer starts anew" in capsys.readouterr().out
-    other = ["--loadModel", train.exp / "seventeen.pkl", "--depth", 34]
-    assert train("--expID", "deep", "--nEpochs", 1, *other) == 2
-    assert "seventeen.pkl is another network" in capsys.readouterr().err
+    assert train("--expID", "more", "--nEpochs", 1, "--loadModel", train.exp / "seventeen.pkl") == 2
+    assert "seventeen.pkl is another network: nClasses 17, here 106" in capsys.readouterr().err
+    assert (
+        train("--expID", "deep", "--nEpochs", 1, "--loadModel", train.exp / "many" / "model_1.pkl", "--depth", 34) == 2
+    )
+    assert "depth 18, here 34" in capsys.readouterr().err
+
+
+def test_a_run_is_not_continued_with_other_options(train, capsys):
+    assert train("--expID", "a", "--nEpochs", 1) == 0
+    assert train("--expID", "a", "--nEpochs", 2, "--Continue", "--optMethod", "rmsprop") == 2
+    assert "started with --optMethod adam" in capsys.readouterr().err
+    (train.exp / "a" / "checkpoint.pt").write_bytes(b"torn")
+    assert train("--expID", "a", "--nEpochs", 2, "--Continue") == 2
+    assert "checkpoint.pt cannot be read" in capsys.readouterr().err
+
+
+def test_two_processes_train_one_network(script, tmp_path):
+    """torchrun with two processes on the CPU, with an average of the weights."""
+    arguments, options = script
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, *arguments, "--expID", "two", "--nEpochs", "2", "--ema", "0.9"]
+    done = subprocess.run(command, capture_output=True, **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(log(tmp_path / "exp" / "coco" / "two")) == 2
+
+
+def test_an_odd_gradient_does_not_move_the_weights():
+    import engine
+
+    layer = torch.nn.Linear(2, 2)
+    clip = engine.Clip(2.0)
+    for scale in (1.0, 1.0, 50.0):
+        layer.weight.grad, layer.bias.grad = torch.full((2, 2), scale), torch.zeros(2)
+        clip(layer)
+    assert layer.weight.grad.norm() == pytest.approx(4.0)  # twice the mean norm of 2
+    layer.weight.grad[0, 0] = float("inf")
+    clip(layer)
+    assert not layer.weight.grad.any() and clip.mean < 2.1

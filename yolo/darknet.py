@@ -159,14 +159,17 @@ class Shortcut(nn.Module):
         self.activation = ACTIVATIONS[block.get("activation", "linear")]()
 
 
-def decode_boxes(offsets, corner, anchors, stride):
+def decode_boxes(offsets, corner, anchors, stride, reach=1.0):
     """YOLOv3's boxes (section 2.1).
 
     offsets (..., 4) fp32 tx, ty, tw, th; corner (..., 2) the cell's column and row; anchors (..., 2) w, h in input
-    pixels -> (..., 4) centre x, centre y, w, h in input pixels.
+    pixels -> (..., 4) centre x, centre y, w, h in input pixels. `reach` (the cfg's scale_x_y) widens the cell around
+    its middle: with 1 a centre on the border of two cells, as that of a centred portrait, is out of any sigmoid's
+    reach (Bochkovskiy et al. 2020, "YOLOv4", section 3.4, "eliminate grid sensitivity").
     """
     centre, size = offsets[..., :2].contiguous(), offsets[..., 2:].contiguous()  # vectors: ten times as quick on CPUs
-    return torch.cat(((centre.sigmoid() + corner) * stride, size.exp() * anchors), -1)
+    centre = centre.sigmoid() * reach - (reach - 1) / 2
+    return torch.cat(((centre + corner) * stride, size.exp() * anchors), -1)
 
 
 class Yolo(nn.Module):
@@ -178,6 +181,7 @@ class Yolo(nn.Module):
         pairs = np.array(_integers(block["anchors"]), dtype=np.float32).reshape(-1, 2)
         mask = _integers(block["mask"]) if "mask" in block else range(len(pairs))
         self.classes = int(block["classes"])
+        self.reach = float(block.get("scale_x_y", 1))
         # (A, 2) w, h in input pixels. Not a buffer: a network in half precision would round it.
         self.anchors = torch.from_numpy(pairs[list(mask)])
 
@@ -186,13 +190,18 @@ class Yolo(nn.Module):
         batch, _, height, width = raw.shape
         return raw.permute(0, 2, 3, 1).reshape(batch, height, width, len(self.anchors), 5 + self.classes)
 
+    def boxes_at(self, cells, x, y, anchor):
+        """Chosen cells (K, 5 + C) fp32, their columns, rows and anchor numbers (K,) -> (K, 4) boxes, as decode_boxes."""
+        anchors = self.anchors.to(cells.device)[anchor]
+        return decode_boxes(cells[:, :4], torch.stack((x, y), 1), anchors, self.stride, self.reach)
+
     def decode(self, raw):
         """Raw map (B, A * (5 + C), H, W) -> (B, H * W * A, 5 + C) fp32, as Darknet.forward gives them."""
         cells = self.cells(raw).float()  # exp and sigmoid in half precision would move boxes by pixels
         _, height, width, _, _ = cells.shape
         y, x = torch.meshgrid(*(torch.arange(n, device=raw.device) for n in (height, width)), indexing="ij")
         corner = torch.stack((x, y), -1)[:, :, None]  # (H, W, 1, 2)
-        boxes = decode_boxes(cells[..., :4], corner, self.anchors.to(raw.device), self.stride)
+        boxes = decode_boxes(cells[..., :4], corner, self.anchors.to(raw.device), self.stride, self.reach)
         return torch.cat((boxes, cells[..., 4:].sigmoid()), -1).flatten(1, 3)
 
 

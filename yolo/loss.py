@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from .bbox import EPS, coverage_matrix, iou_matrix, xywh_to_xyxy, xyxy_to_xywh
-from .darknet import decode_boxes
 
 # An anchor serves a face when neither side differs by more than this factor. Neighbouring anchors are a factor of 1.6
 # apart, so a face gets two or three of them: more positives, and no gap between scales.
@@ -65,14 +64,13 @@ def detection_loss(net, maps, faces, ignore):
     """
     owner = torch.cat([torch.full((len(b),), index) for index, b in enumerate(faces)]).to(maps[0].device)
     truth = xyxy_to_xywh(torch.cat(faces))  # (G, 4)
-    anchors = [head.anchors.to(truth.device) for head in net.heads]
-    matched = assign(truth, torch.cat(anchors))
+    matched = assign(truth, torch.cat([head.anchors for head in net.heads]).to(truth.device))
     taught = max(1, int(matched.sum()))
     apart, open_apart = _apart(faces), _apart(ignore)
-    columns = matched.split([len(a) for a in anchors], 1)
+    columns = matched.split([len(head.anchors) for head in net.heads], 1)
 
     box = objectness = kind = truth.new_zeros(())
-    for head, raw, sizes, column in zip(net.heads, maps, anchors, columns):
+    for head, raw, column in zip(net.heads, maps, columns):
         cells = head.cells(raw).float()
         target = torch.zeros_like(cells[..., 4])
         face, anchor = column.nonzero(as_tuple=True)
@@ -80,11 +78,9 @@ def detection_loss(net, maps, faces, ignore):
         x, y = corner[:, 0].clamp(0, raw.shape[-1] - 1), corner[:, 1].clamp(0, raw.shape[-2] - 1)
         where = (owner[face], y, x, anchor)
         positive = cells[where]
-        complete, iou = ciou(
-            decode_boxes(positive[:, :4], torch.stack((x, y), 1), sizes[anchor], head.stride), truth[face]
-        )
+        complete, iou = ciou(head.boxes_at(positive, x, y, anchor), truth[face])
         target[where] = iou.detach().clamp(0, 1)
-        counted = ~_left_open(cells, target, head.stride, sizes, apart, open_apart)
+        counted = ~_left_open(head, cells, target, apart, open_apart)
         box = box + (1 - complete).sum()
         objectness = objectness + F.binary_cross_entropy_with_logits(
             cells[..., 4][counted], target[counted], reduction="sum"
@@ -98,15 +94,14 @@ def detection_loss(net, maps, faces, ignore):
 
 
 @torch.no_grad()
-def _left_open(cells, target, stride, sizes, faces, ignore):
+def _left_open(head, cells, target, faces, ignore):
     """-> bool like `target`: predictions that are neither taught nor punished."""
     mask = torch.zeros_like(target, dtype=torch.bool)
     where = ((cells[..., 4] > SURE_LOGIT) & (target == 0)).nonzero(as_tuple=True)
     owner, y, x, anchor = where
     if len(owner) == 0:
         return mask
-    boxes = xywh_to_xyxy(decode_boxes(cells[where][:, :4], torch.stack((x, y), 1), sizes[anchor], stride))
-    boxes = boxes + owner[:, None] * FAR
+    boxes = xywh_to_xyxy(head.boxes_at(cells[where], x, y, anchor)) + owner[:, None] * FAR
     near = torch.zeros_like(owner, dtype=torch.bool)
     if len(faces):
         near |= iou_matrix(boxes, faces).amax(1) > NEAR_FACE_IOU

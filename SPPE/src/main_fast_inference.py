@@ -4,6 +4,7 @@ estimator = Estimator("models/sppe/face106-lite.pth")
 points, scores = estimator(*crop_boxes(image, boxes, *estimator.input_size))
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -40,12 +41,22 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path} cannot be read as a weights file ({reason}); fetch or write it anew") from error
     meta = content.get("meta", {}) if isinstance(content, dict) else {}
+    meta = meta or _meta_of_training(path)
     state_dict = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state_dict, dict) or not all(isinstance(v, torch.Tensor) for v in state_dict.values()):
         raise ValueError(f"{path} holds no state dict; expected tensors by name")
     # networks saved from DataParallel or DDP carry a prefix
     state_dict = {k.removeprefix("module."): v.float() if v.is_floating_point() else v for k, v in state_dict.items()}
     return state_dict, meta
+
+
+def _meta_of_training(path: Path) -> dict:
+    """The input size of a model_N.pkl, from the option.json that train.py writes beside it; {} when there is none."""
+    options = path.with_name("option.json")
+    if not options.is_file():
+        return {}
+    opt = json.loads(options.read_text(encoding="utf-8"))
+    return {"input_size": (opt["inputResH"], opt["inputResW"])}
 
 
 def load_model(path: str | Path, nClasses: int | None = None) -> tuple[FastPose, dict]:
@@ -68,7 +79,8 @@ def load_model(path: str | Path, nClasses: int | None = None) -> tuple[FastPose,
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit FastPose {config}: {error}") from error
+        reason = str(error).splitlines()[1].strip()
+        raise ValueError(f"{path} does not fit FastPose {config}: {reason}") from error
     return model.eval(), meta
 
 

@@ -73,8 +73,7 @@ def train_one_epoch(
     scaler: torch.amp.GradScaler,
     set_rate: Callable[[int], float],
     first_step: int,
-    seed: int,
-    colour: bool = True,
+    seed: tuple[int, ...] | None = None,
     clip: "Clip | None" = None,
     ema: "Ema | None" = None,
     iters: int = 0,
@@ -83,8 +82,8 @@ def train_one_epoch(
 
     Args:
         set_rate: global step -> learning rate, set before the step.
-        first_step: global number of the first step; with `seed` it also seeds the photometric augmentation.
-        colour: photometric augmentation.
+        first_step: global number of the first step.
+        seed: of the photometric augmentation, with the step's number; None: no such augmentation.
     Returns:
         mean loss and accuracy, the last learning rate, the number of steps.
     Raises:
@@ -96,7 +95,7 @@ def train_one_epoch(
         rate = set_rate(number)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + number) if colour else None
+        generator = None if seed is None else torch.Generator().manual_seed(hash((*seed, number)) % 2**63)
         loss, heatmaps, truth, mask, _ = step(batch, generator)
         optimiser.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
@@ -106,7 +105,7 @@ def train_one_epoch(
         scaler.step(optimiser)
         scaler.update()
         if ema is not None:
-            ema.update(step.model)
+            ema.update()
         losses.append(loss.detach())
         if number % ACCURACY_EVERY == 0 or not accuracies:
             accuracies.append(accuracy(decode_heatmaps(heatmaps.detach())[0], truth, mask, heatmaps.shape[3]))
@@ -119,11 +118,17 @@ def train_one_epoch(
 
 
 @torch.inference_mode()
-def evaluate(step: Step, loader: Iterable, decode: str = DEFAULT_DECODER, iters: int = 0) -> dict[str, float]:
-    """Mean loss, accuracy and NME (outer eyes, annotated points) over a loader; NME is nan without the eye corners."""
+def evaluate(
+    step: Step, loader: Iterable, decode: str = DEFAULT_DECODER, iters: int = 0
+) -> tuple[dict[str, float], dict]:
+    """Mean loss, accuracy and NME (outer eyes, annotated points) over a loader, and its first batch, for pictures.
+
+    NME is nan where no face has its eye corners annotated.
+    """
     step.model.eval()
-    losses, accuracies, errors = [], [], []
+    losses, accuracies, errors, first = [], [], [], None
     for batch in islice(loader, iters or None):
+        first = first or batch
         loss, heatmaps, truth, mask, _ = step(batch)
         points, _ = decode_heatmaps(heatmaps, decode)
         losses.append(loss * len(points))
@@ -134,14 +139,15 @@ def evaluate(step: Step, loader: Iterable, decode: str = DEFAULT_DECODER, iters:
         "loss": float(sum(losses)) / len(errors),
         "accuracy": float(sum(accuracies)) / len(errors),
         "nme": float(np.nanmean(errors)) if np.isfinite(errors).any() else math.nan,
-    }
+    }, first
 
 
 class Clip:
     """Gradient clipping relative to the run itself: norms above `factor` times their running mean are cut to it.
 
     The norm depends on loss, resolution and progress, so no fixed number serves; one odd batch that Adam's small second
-    moments would turn into a huge step does not get through (after Seetharaman et al., "AutoClip", MLSP 2020).
+    moments would turn into a huge step does not get through (after Seetharaman et al., "AutoClip", MLSP 2020). A
+    gradient that is not finite becomes zero.
     """
 
     MEMORY = 0.98  # of the running mean: about the last fifty steps
@@ -150,29 +156,39 @@ class Clip:
         self.factor, self.mean = factor, 0.0
 
     def __call__(self, model: nn.Module) -> None:
-        bar = self.factor * self.mean if self.mean else math.inf
-        norm = float(nn.utils.clip_grad_norm_(model.parameters(), bar))
-        if math.isfinite(norm):
-            norm = min(norm, bar)
-            self.mean = self.MEMORY * self.mean + (1 - self.MEMORY) * norm if self.mean else norm
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        norm = float(nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            torch._foreach_zero_(gradients)
+            return
+        bar = self.factor * self.mean if self.mean else norm
+        if norm > bar:
+            torch._foreach_mul_(gradients, bar / norm)
+        norm = min(norm, bar)
+        self.mean = self.MEMORY * self.mean + (1 - self.MEMORY) * norm if self.mean else norm
 
 
 class Ema:
     """Moving average of a model's state (Polyak averaging); short at first, so that it forgets the random start."""
 
     def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.updates = decay, 0
+        self.model, self.decay, self.updates = model, decay, 0
         self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in model.state_dict().items():
+        for name, value in self.model.state_dict().items():
             if value.is_floating_point():
                 self.state[name].lerp_(value, 1 - decay)
             else:
                 self.state[name].copy_(value)
+
+    def load(self, state: dict[str, torch.Tensor], updates: int) -> None:
+        self.updates = updates
+        for name, value in state.items():
+            self.state[name].copy_(value)
 
 
 @torch.inference_mode()

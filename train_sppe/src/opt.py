@@ -1,6 +1,7 @@
 """The training command's options; building the parser parses nothing."""
 
 import argparse
+from pathlib import Path
 
 from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
 
@@ -8,6 +9,12 @@ OPTIMISERS = ("adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "cosine", "step")
 LOSSES = ("mse", "weighted_mse")
 DATASETS = ("dt_fac_106_ldmks", "lapa", "300w")
+
+
+AT_LEAST = {
+    **dict.fromkeys(("nEpochs", "trainBatch", "validBatch"), 1),
+    **dict.fromkeys(("nThreads", "snapshot", "seed", "trainIters", "validIters", "warmup", "clip", "ema", "LR"), 0),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,15 +44,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--outputResH", type=int, default=64, help="height of the heatmaps: inputResH / 4")
     add("--outputResW", type=int, default=64, help="width of the heatmaps: inputResW / 4")
     add("--loadModel", help="start from these weights (model_N.pkl or a shipped .pth)")
-    add("--Continue", action="store_true", help="go on with this expID where it was stopped")
+    add("--Continue", **SWITCH, help="go on with this expID where it was stopped")
 
     add = parser.add_argument_group("optimisation").add_argument
     add("--nEpochs", type=int, default=50, help="epochs in all")
     add("--trainBatch", type=int, default=32, help="faces a step, on each process")
     add("--validBatch", type=int, default=32, help="faces a step in validation")
     add("--trainIters", type=int, default=0, help="steps an epoch; 0: the whole data set")
-    add("--validIters", type=int, default=0, help="steps a validation; 0: the whole data set")
-    add("--optMethod", default="adam", help=f"one of {', '.join(OPTIMISERS)}")
+    add("--validIters", "--valIters", type=int, default=0, help="steps a validation; 0: the whole data set")
+    add("--optMethod", type=str.lower, default="adam", help=f"one of {', '.join(OPTIMISERS)}")
     add("--LR", type=float, default=1e-4, help="learning rate")
     add("--schedule", default="constant", help=f"of the learning rate, one of {', '.join(SCHEDULES)}")
     add("--warmup", type=int, default=0, help="steps over which the learning rate rises from zero")
@@ -59,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=0.0,
         help="decay of a moving average of the weights, which is what is saved; 0: off",
     )
-    add("--crit", default="mse", help=f"one of {', '.join(LOSSES)}")
+    add("--crit", type=str.lower, default="mse", help=f"one of {', '.join(LOSSES)}")
 
     add = parser.add_argument_group("data").add_argument
     add("--hmGauss", type=float, default=1.5, help="sigma of the targets in heatmap pixels")
@@ -67,10 +74,26 @@ def build_parser() -> argparse.ArgumentParser:
     add("--rotate", type=float, default=30.0, help="random rotation, degrees")
     add("--shift", type=float, default=0.05, help="random shift, fraction of the crop")
     add("--noColour", action="store_true", help="no colour, blur, noise and occlusion")
-    add("--addDPG", action="store_true", help="stage 2: boxes that err as a detector's, and partial faces")
+    add("--addDPG", **SWITCH, help="stage 2: boxes that err as a detector's, and partial faces")
     add("--dpg", default="face", help="whose errors: face or alphapose")
     add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points in validation: {', '.join(DECODERS)}")
+    for name in IGNORED:
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
+
+
+def truth(text: str) -> bool:
+    """True or False as AlphaPose's users write them."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text.lower() == "true"
+
+
+# AlphaPose's switches take a word (`--addDPG True`); ours need none.
+SWITCH = {"nargs": "?", "const": True, "default": False, "type": truth}
+
+# AlphaPose's options that have no meaning here; published commands that give them still run.
+IGNORED = ("netType", "nFeats", "nStack", "nResidual", "init", "debug", "epoch", "baseWidth", "cardinality")
 
 
 def check(opt: argparse.Namespace) -> None:
@@ -91,8 +114,14 @@ def check(opt: argparse.Namespace) -> None:
             raise ValueError(f"--inputRes{name} {size} is not a positive multiple of 32")
         if size != 4 * out:
             raise ValueError(f"--outputRes{name} {out} does not fit --inputRes{name} {size}; say {size // 4}")
+    if not opt.expID or opt.expID.startswith(".") or Path(opt.expID).name != opt.expID:
+        raise ValueError(f"--expID {opt.expID!r} is not a folder's name; take letters, digits and _")
+    for name, least in AT_LEAST.items():
+        if getattr(opt, name) < least:
+            raise ValueError(f"--{name} {getattr(opt, name)} must be at least {least}")
+    if not opt.hmGauss > 0 or not opt.width > 0:
+        raise ValueError(f"--hmGauss {opt.hmGauss} and --width {opt.width} must be above 0")
+    if any(channels % 4 or channels <= 0 for channels in opt.duc):
+        raise ValueError(f"--duc {opt.duc[0]} {opt.duc[1]}: each DUC divides its channels by 4")
     if opt.Continue and opt.loadModel:
         raise ValueError("--Continue and --loadModel exclude each other: the first goes on, the second starts anew")
-    for name in ("nEpochs", "trainBatch", "validBatch"):
-        if getattr(opt, name) < 1:
-            raise ValueError(f"--{name} {getattr(opt, name)} must be at least 1")

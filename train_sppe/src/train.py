@@ -16,6 +16,7 @@ import math
 import os
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -31,13 +32,16 @@ import engine
 from opt import build_parser, check
 from SPPE.src.landmarks import NUM_POINTS
 from SPPE.src.main_fast_inference import load_checkpoint
-from SPPE.src.models.FastPose import createModel
+from SPPE.src.models.FastPose import config_of, createModel
 from SPPE.src.utils.device import choose_device, choose_precision
 from utils.dataset import build_dataset
 from utils.dataset.base import Augmentation, FaceDataset, sentence
 from utils.dpg import build_dpg
 from utils.files import save_whole
-from utils.watch import Watch
+from utils.watch import Watch, connect_visdom
+
+# The first process validates while the others wait for it.
+VALIDATION_TIME = timedelta(hours=2)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -62,10 +66,12 @@ def train(opt: argparse.Namespace) -> None:
         load_weights(model, Path(opt.loadModel))
     model.to(device, memory_format=torch.channels_last)
     state = TrainingState(opt, model, device)
+    visdom = connect_visdom(opt.expID) if opt.visdom and rank == 0 else None
     folder = HERE.parent / "exp" / "coco" / opt.expID
-    resume_from = claim_folder(folder, opt, rank)  # the first thing written, after all that can be wrong was looked at
-    if resume_from:
-        state.load(resume_from)
+    if opt.Continue:
+        state.load(folder / "checkpoint.pt")
+    elif rank == 0:
+        claim_folder(folder, opt)  # the first thing written, after all that can be wrong was looked at
     parallel = nn.parallel.DistributedDataParallel(model) if world > 1 else model
     step = engine.Step(parallel, device, state.dtype, opt.hmGauss, opt.crit)
 
@@ -73,19 +79,20 @@ def train(opt: argparse.Namespace) -> None:
     loader = make_loader(train_set, opt.trainBatch, opt, sampler, drop_last=len(sampler) >= opt.trainBatch)
     val_loader = make_loader(val_set, opt.validBatch, opt)
     set_rate = learning_rate(opt, opt.trainIters or len(loader))
-    watch = None
+    watch = Watch(folder / "log.jsonl", events_folder(opt), visdom, state.epoch) if rank == 0 else None
     if rank == 0:
         print(f"{len(train_set)} faces to train on, {len(val_set)} to validate on; {device}, {state.dtype}; {folder}")
-        events = HERE / ".tensorboard" / "coco" / opt.expID
-        watch = Watch(folder / "log.jsonl", events, opt.expID if opt.visdom else None, state.epoch)
 
     while state.epoch < opt.nEpochs:
         train_set.set_epoch(state.epoch)
         sampler.set_epoch(state.epoch)
         figures = {
             "train": engine.train_one_epoch(
-                *(step, loader, state.optimiser, state.scaler, set_rate, state.steps, opt.seed),
-                **{"colour": not opt.noColour, "clip": state.clip, "ema": state.ema, "iters": opt.trainIters},
+                *(step, loader, state.optimiser, state.scaler, set_rate, state.steps),
+                seed=None if opt.noColour else (opt.seed, rank),
+                clip=state.clip,
+                ema=state.ema,
+                iters=opt.trainIters,
             )
         }
         state.epoch += 1
@@ -102,32 +109,34 @@ def start_processes(device_name: str) -> tuple[int, int, torch.device]:
     """(rank, number of processes, device); more than one process when torchrun started them."""
     cv2.setNumThreads(1)  # the loader's processes are the parallelism
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    if world == 1:
+        return 0, 1, choose_device(device_name)
+    if device_name in ("auto", "cuda") and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # before anything else takes memory on the first GPU
+        device_name = f"cuda:{os.environ['LOCAL_RANK']}"
     device = choose_device(device_name)
-    if world > 1:
-        if device.type == "cuda":
-            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=VALIDATION_TIME)
     return rank, world, device
 
 
-def claim_folder(folder: Path, opt: argparse.Namespace, rank: int) -> Path | None:
-    """Make the run's folder; returns the checkpoint to go on from, if any. A training is never overwritten unasked."""
-    checkpoint = folder / "checkpoint.pt"
-    if opt.Continue:
-        if not checkpoint.is_file():
-            raise FileNotFoundError(f"--Continue: no {checkpoint}; leave --Continue out to start {opt.expID!r}")
-        return checkpoint
-    if checkpoint.is_file() and not opt.overwrite:
-        raise ValueError(
-            f"{folder} already holds a training: say --Continue to go on, --overwrite to start anew, or another --expID"
-        )
-    if rank == 0:
-        for old in (folder, HERE / ".tensorboard" / "coco" / opt.expID):
-            shutil.rmtree(old, ignore_errors=True)
-        folder.mkdir(parents=True)
-        (folder / "option.json").write_text(json.dumps(vars(opt), indent=1), encoding="utf-8")
-    return None
+def claim_folder(folder: Path, opt: argparse.Namespace) -> None:
+    """Make a new run's folder. A training is never overwritten unasked.
+
+    Raises:
+        ValueError: the folder is not empty, without --overwrite.
+    """
+    if folder.exists() and any(folder.iterdir()) and not opt.overwrite:
+        raise ValueError(f"{folder} is not empty: --Continue goes on, --overwrite starts anew, or take another --expID")
+    folder.mkdir(parents=True, exist_ok=True)
+    for pattern in ("model_*.pkl", "checkpoint.pt", "log.jsonl", "option.json"):
+        for old in folder.glob(pattern):
+            old.unlink()
+    shutil.rmtree(events_folder(opt), ignore_errors=True)
+    (folder / "option.json").write_text(json.dumps(vars(opt), indent=1), encoding="utf-8")
+
+
+def events_folder(opt: argparse.Namespace) -> Path:
+    return HERE / ".tensorboard" / "coco" / opt.expID
 
 
 def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset]:
@@ -163,18 +172,17 @@ def _one_thread(_: int) -> None:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Start from a weights file of the same network; a last layer for other points starts anew and is told."""
+    """Start from a weights file of the same network.
+
+    Raises:
+        FileNotFoundError, ValueError: it cannot be read, or is of another network or number of points.
+    """
     state_dict, _ = load_checkpoint(path)
-    own = model.state_dict()
-    fresh = [k for k in own if k.startswith("conv_out.") and own[k].shape != getattr(state_dict.get(k), "shape", None)]
-    if fresh:
-        print(f"{path} was trained for other points than {model.config['nClasses']}: its last layer starts anew")
-        state_dict.update({k: own[k] for k in fresh})
-    try:
-        model.load_state_dict(state_dict)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise ValueError(f"--loadModel {path} is another network than {model.config}: {reason}") from error
+    theirs, ours = config_of(state_dict), model.config
+    different = [f"{name} {theirs[name]}, here {ours[name]}" for name in ours if theirs[name] != ours[name]]
+    if different:
+        raise ValueError(f"--loadModel {path} is another network: {'; '.join(different)}")
+    model.load_state_dict(state_dict)
 
 
 def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
@@ -192,11 +200,15 @@ def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
     return rate
 
 
+# Options that a training cannot change on its way and still go on.
+FIXED = ("nClasses", "depth", "width", "duc", "optMethod", "precision", "ema", "seed", "trainBatch", "dataset", "crit")
+
+
 class TrainingState:
     """All that --Continue needs, saved and loaded symmetrically: weights, optimiser, average, scaler, progress."""
 
     def __init__(self, opt: argparse.Namespace, model: nn.Module, device: torch.device):
-        self.model = model
+        self.model, self.fixed = model, {name: getattr(opt, name) for name in FIXED}
         self.dtype = choose_precision(opt.precision, device)
         self.optimiser = make_optimiser(opt, model)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
@@ -215,26 +227,37 @@ class TrainingState:
             "scaler": self.scaler.state_dict(),
             "ema": self.ema and self.ema.state,
             "clip": self.clip and self.clip.mean,
+            "fixed": self.fixed,
             **{"epoch": self.epoch, "steps": self.steps, "best": self.best},
         }
         save_whole(content, path)
 
     def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            FileNotFoundError: there is none. ValueError: it cannot be read, or was made with other options.
+        """
+        if not path.is_file():
+            raise FileNotFoundError(f"--Continue: no {path}; leave --Continue out to start")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(content["model"])
-            self.optimiser.load_state_dict(content["optimiser"])
-            self.scaler.load_state_dict(content["scaler"])
-        except (RuntimeError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"--Continue: {path} does not fit these options: {reason}") from error
+        except Exception as error:  # torch.load raises whatever the broken bytes led it to
+            raise ValueError(
+                f"--Continue: {path} cannot be read ({sentence(error)}); start again from a model"
+            ) from error
+        theirs = content.get("fixed", self.fixed)
+        different = [f"--{name} {theirs[name]}" for name in FIXED if theirs[name] != self.fixed[name]]
+        if different:
+            raise ValueError(f"--Continue: this training was started with {' '.join(different)}; say the same")
+        self.model.load_state_dict(content["model"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.scaler.load_state_dict(content["scaler"])
         self.epoch, self.steps, self.best = content["epoch"], content["steps"], content["best"]
         if self.clip:
             self.clip.mean = content["clip"] or 0.0
-        if self.ema and content["ema"]:
-            for name, value in content["ema"].items():
-                self.ema.state[name].copy_(value)
-            self.ema.updates = self.steps
+        if self.ema:
+            self.ema.load(content["ema"], self.steps)
 
 
 def make_optimiser(opt: argparse.Namespace, model: nn.Module) -> torch.optim.Optimizer:
@@ -245,19 +268,24 @@ def make_optimiser(opt: argparse.Namespace, model: nn.Module) -> torch.optim.Opt
 
 
 def validate_and_save(opt, state: TrainingState, step, loader, folder: Path, figures: dict, watch: Watch) -> None:
+    """Judge and save the weights (their average, where there is one), tell, and make the epoch's checkpoint last.
+
+    A kill before it repeats the epoch, and `Watch` drops what was told of it.
+    """
     own = {k: v.clone() for k, v in state.model.state_dict().items()} if state.ema else None
     state.model.load_state_dict(state.weights())
     judge = engine.Step(state.model, step.device, step.dtype, step.sigma, step.crit)
-    figures["val"] = engine.evaluate(judge, loader, opt.decode, opt.validIters)
-    watch.epoch(state.epoch, figures)
-    watch.pictures(state.epoch, *engine.example_pictures(judge, next(iter(loader)), opt.decode))
+    figures["val"], first = engine.evaluate(judge, loader, opt.decode, opt.validIters)
     if opt.snapshot and state.epoch % opt.snapshot == 0:
         save_whole(state.model.state_dict(), folder / f"model_{state.epoch}.pkl")
     if figures["val"]["nme"] < state.best:
         state.best = figures["val"]["nme"]
         save_whole(state.model.state_dict(), folder / "model_best.pkl")
+    pictures = engine.example_pictures(judge, first, opt.decode)
     if own:
         state.model.load_state_dict(own)
+    watch.epoch(state.epoch, figures)
+    watch.pictures(state.epoch, *pictures)
     state.save(folder / "checkpoint.pt")
     told = {part: {k: float(f"{v:.5g}") for k, v in values.items()} for part, values in figures.items()}
     print(f"epoch {state.epoch}: {json.dumps(told)}", flush=True)

@@ -12,8 +12,8 @@ DARK_FLOOR = 1e-3
 EPSILON = 1e-6
 
 
-def _neighbourhoods(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Peak (B, K, 2) x y, its height (B, K), and the 3 x 3 window (B, K, 3, 3) around it, edges repeated."""
+def _neighbourhoods(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Peak (B, K, 2) x y, where it has both neighbours (B, K, 2), its height (B, K), its 3 x 3 window (B, K, 3, 3)."""
     b, k, h, w = heatmaps.shape
     flat = heatmaps.flatten(2)
     score, index = flat.max(dim=2)  # (B, K)
@@ -22,7 +22,8 @@ def _neighbourhoods(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor,
     columns = (x[..., None] + offsets).clamp(0, w - 1)  # (B, K, 3)
     rows = (y[..., None] + offsets).clamp(0, h - 1)
     window = flat.gather(2, (rows[..., :, None] * w + columns[..., None, :]).flatten(2)).view(b, k, 3, 3)
-    return torch.stack([x, y], dim=-1).to(window.dtype), score, window
+    inside = torch.stack([(x > 0) & (x < w - 1), (y > 0) & (y < h - 1)], dim=-1)
+    return torch.stack([x, y], dim=-1), inside, score, window
 
 
 def _alphapose(window: torch.Tensor) -> torch.Tensor:
@@ -63,8 +64,8 @@ def decode_heatmaps(heatmaps: torch.Tensor, decode: str = DEFAULT_DECODER) -> tu
     """
     if decode not in DECODERS:
         raise ValueError(f"unknown decode {decode!r}; choose one of {', '.join(DECODERS)}")
-    peak, score, window = _neighbourhoods(heatmaps)
-    return peak.float() + DECODERS[decode](window.float()), score.float()
+    peak, inside, score, window = _neighbourhoods(heatmaps)
+    return peak.float() + DECODERS[decode](window.float()) * inside, score.float()
 
 
 def points_in_image(points: torch.Tensor, affines: np.ndarray, stride: float) -> np.ndarray:

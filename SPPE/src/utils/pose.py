@@ -37,6 +37,11 @@ def mirror_points(points, width: float):
 
 
 def mirror_heatmaps(heatmaps: torch.Tensor) -> torch.Tensor:
-    """Mirror (B, K, H, W); left and right are swapped when K is 106, and kept in place for other schemes."""
-    heatmaps = heatmaps.flip(3)
-    return heatmaps[:, list(FLIP_ORDER)] if heatmaps.shape[1] == NUM_POINTS else heatmaps
+    """Mirror (B, 106, H, W) and swap left with right; its own inverse.
+
+    Raises:
+        ValueError: not 106 points, whose pairs are not known.
+    """
+    if heatmaps.shape[1] != NUM_POINTS:
+        raise ValueError(f"the flip test knows the pairs of {NUM_POINTS} points, not of {heatmaps.shape[1]}")
+    return heatmaps.flip(3)[:, list(FLIP_ORDER)]

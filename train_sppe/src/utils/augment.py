@@ -31,8 +31,9 @@ def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     x = torch.where(chance(GREY_RATE), grey, x)
     gain = 2 ** uniform(-CONTRAST, CONTRAST, b, 1, 1, 1) * uniform(1 - COLOUR, 1 + COLOUR, b, 3, 1, 1)
     x = (x - 0.5) * gain + 0.5 + uniform(-BRIGHTNESS, BRIGHTNESS, b, 1, 1, 1)
-    noise = torch.randn(x.shape, generator=generator).to(x.device) * NOISE_DEVIATION
-    x = x + noise * chance(NOISE_RATE)
+    noisy = chance(NOISE_RATE).flatten().nonzero().flatten()  # only these draw numbers, which takes time on the CPU
+    noise = torch.randn((len(noisy), 3, h, w), generator=generator).to(x.device)
+    x = x.index_add(0, noisy, noise, alpha=NOISE_DEVIATION)
     return _occlude(x.clamp(0, 1), uniform, chance(OCCLUSION_RATE))
 
 

@@ -11,7 +11,8 @@ import numpy as np
 # A box that shrank more than this shows too little of a face to learn from.
 MIN_FRACTION = 0.4
 
-# Width and height of a partial-face crop as fractions of the box: from a bit less than all to a good half.
+# Width and height of a partial-face box as fractions of the box. The crop then grows like any other (30 %), so it shows
+# from a quarter less than the face to all of it without its margin.
 PART_RANGE = (0.6, 0.9)
 
 # The errors AlphaPose publishes for its person detector on COCO (x1, y1, x2, y2).

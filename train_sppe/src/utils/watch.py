@@ -17,9 +17,9 @@ def draw_pairs(crops: np.ndarray, points: np.ndarray, truth: np.ndarray, side: i
     """
     rows = []
     for crop, *sets in zip(crops, points, truth):
-        factor = side / max(crop.shape[:2])
+        factor = np.array([side / crop.shape[1], side / crop.shape[0]])
         large = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
-        pair = [_dots(large.copy(), xy * factor, colour) for xy, colour in zip(sets, (PREDICTION, TRUTH))]
+        pair = [_dots(large.copy(), (xy + 0.5) * factor - 0.5, colour) for xy, colour in zip(sets, (PREDICTION, TRUTH))]
         rows.append(np.hstack(pair))
     return np.vstack(rows)
 
@@ -36,16 +36,26 @@ class Watch:
     Args:
         log: file of JSON lines, appended to.
         events: tensorboard folder.
-        name: the visdom environment; None: no visdom.
-        start: first epoch of this run; what tensorboard holds of later ones (before a kill) is dropped.
-    Raises:
-        ValueError: visdom was asked for and no server answers.
+        visdom: what `connect_visdom` gave, or None.
+        start: epochs done before; what was told of later ones (before a kill) is dropped.
     """
 
-    def __init__(self, log: Path, events: Path, name: str | None = None, start: int = 0):
-        self.log = log
-        self.board = SummaryWriter(str(events), purge_step=start if start else None)
-        self.visdom = _connect(name) if name else None
+    def __init__(self, log: Path, events: Path, visdom=None, start: int = 0):
+        self.log, self.visdom = log, visdom
+        self._drop_after(start)
+        self.board = SummaryWriter(str(events), purge_step=start + 1 if start else None)
+
+    def _drop_after(self, start: int) -> None:
+        """Keep the log's lines up to epoch `start`; the last line may be torn."""
+        kept = []
+        for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.is_file() else ():
+            try:
+                kept += [line] if json.loads(line)["epoch"] <= start else []
+            except ValueError:
+                continue
+        temporary = self.log.with_name(self.log.name + ".tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        temporary.replace(self.log)
 
     def epoch(self, number: int, figures: dict[str, dict[str, float]]) -> None:
         """figures: {"train": {"loss": ...}, "val": {...}} of that epoch."""
@@ -54,29 +64,40 @@ class Watch:
             file.write(json.dumps({"epoch": number, **flat}) + "\n")
         for name, value in flat.items():
             self.board.add_scalar(name, value, number)
-            if self.visdom:
-                part, metric = name.split("/")
-                options = {"title": metric, "xlabel": "epoch", "showlegend": True}
-                self.visdom.line([value], [number], win=metric, name=part, update="append", opts=options)
+            part, metric = name.split("/")
+            options = {"title": metric, "xlabel": "epoch", "showlegend": True}
+            self._show("line", [value], [number], win=metric, name=part, update="append", opts=options)
         self.board.flush()
 
     def pictures(self, number: int, crops: np.ndarray, points: np.ndarray, truth: np.ndarray) -> None:
         picture = draw_pairs(crops, points, truth)
         self.board.add_image("val/prediction_and_truth", picture, number, dataformats="HWC")
-        if self.visdom:
-            self.visdom.image(picture.transpose(2, 0, 1), win="pictures", opts={"title": "prediction, truth"})
+        self._show("image", picture.transpose(2, 0, 1), win="pictures", opts={"title": "prediction, truth"})
+
+    def _show(self, kind: str, *arguments, **options) -> None:
+        if self.visdom is None:
+            return
+        try:
+            getattr(self.visdom, kind)(*arguments, **options)
+        except Exception as error:  # a server that goes away must not end a training of days
+            print(f"visdom is gone ({error}); the training goes on without it")
+            self.visdom = None
 
     def close(self) -> None:
         self.board.close()
 
 
-def _connect(name: str):
+def connect_visdom(name: str):
+    """A visdom client for the environment of that name.
+
+    Raises:
+        ValueError: no server answers on this machine.
+    """
     from visdom import Visdom  # imported on request: it starts threads and reads the network's settings
 
     try:
-        client = Visdom(env=name, raise_exceptions=True)
+        return Visdom(env=name, raise_exceptions=True)
     except Exception as error:  # visdom raises what its sockets raise
         raise ValueError(
             "--visdom found no server on this machine; start one with `python -m visdom.server`"
         ) from error
-    return client

@@ -264,7 +264,8 @@ def _load(path: Path) -> np.ndarray:
 
 def sentence(error: Exception) -> str:
     """What an error says, without the traceback that a DataLoader puts before the words of its worker."""
-    return str(error).strip().split("\n")[-1].removeprefix("ValueError: ")
+    text = str(error).strip()
+    return text.split("\n")[-1].removeprefix("ValueError: ") if text.startswith("Caught ") else text.split("\n")[0]
 
 
 class FaceDataset(Dataset):
