@@ -63,3 +63,45 @@ def test_68_subset_mirrors_as_ibug_does():
 def test_mirroring_twice_changes_nothing():
     points = np.random.default_rng(0).uniform(0, 128, (3, 106, 2))
     assert mirror_points(mirror_points(points, 128), 128) == pytest.approx(points)
+
+
+def mean_face():
+    return np.array(lm.MEAN_FACE, float) / 1000
+
+
+def test_mean_face_has_the_anatomy_its_names_say():
+    """Order along x or y of points that the picture in doc/ defines, on the mean of real faces."""
+    x, y = mean_face().T
+    assert (x[66], y[66], x[79], y[79]) == (-0.5, 0, 0.5, 0)  # the outer eye corners are its unit
+    assert (np.diff(x[[0, 33, 66, 70, 51, 75, 79, 46, 32]]) > 0).all()
+    assert (np.diff(y[[35, 40, 68, 74, 72, 53, 60, 87, 98, 102, 93, 16]]) > 0).all()  # down the face
+    for upper, lower in (
+        (lm.PARTS["left_brow"][:5], lm.PARTS["left_brow"][5:]),
+        ((42, 43, 44, 45, 46), (47, 48, 49, 50)),
+    ):
+        assert y[list(upper)].mean() < y[list(lower)].mean()
+    assert (np.diff(y[list(range(17))]) > 0).all() and y.argmax() == 16
+    assert (np.diff(y[[55, 56, 57]]) > 0).all() and (np.diff(y[[63, 64, 65]]) < 0).all()
+
+
+def test_mean_face_is_its_own_mirror_image():
+    face = mean_face()
+    assert face[list(lm.FLIP_ORDER)] * (-1, 1) == pytest.approx(face)
+
+
+def test_lines_join_neighbours():
+    """No line of the drawing is longer than half the distance between the eyes' outer corners."""
+    face = mean_face()
+    for lines in lm.LINES.values():
+        for a, b in lines:
+            assert np.linalg.norm(face[a] - face[b]) < 0.5
+
+
+def test_insightface_flips_as_its_own_pairs_do():
+    """Facts of InsightFace's 2d106 order: 0 is the chin, 1 and 17 the ears, 33-42 one eye, 87-96 the other."""
+    position = {value: index for index, value in enumerate(lm.INSIGHTFACE)}
+    assert position[0] == 16 and {position[1], position[17]} == {0, 32}
+    assert {position[i] for i in range(33, 43)} == {*lm.PARTS["left_eye"], 104}
+    assert {position[i] for i in range(87, 97)} == {*lm.PARTS["right_eye"], 105}
+    assert {position[i] for i in range(52, 72)} == {*lm.PARTS["outer_lip"], *lm.PARTS["inner_lip"]}
+    assert {position[i] for i in range(72, 87)} == set(lm.PARTS["nose"])

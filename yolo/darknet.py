@@ -191,7 +191,7 @@ class Yolo(nn.Module):
         return raw.permute(0, 2, 3, 1).reshape(batch, height, width, len(self.anchors), 5 + self.classes)
 
     def boxes_at(self, cells, x, y, anchor):
-        """Chosen cells (K, 5 + C) fp32, their columns, rows and anchor numbers (K,) -> (K, 4) boxes, as decode_boxes."""
+        """Chosen cells (K, 5 + C) fp32, their columns, rows, anchor numbers (K,) -> (K, 4) boxes, as decode_boxes."""
         anchors = self.anchors.to(cells.device)[anchor]
         return decode_boxes(cells[:, :4], torch.stack((x, y), 1), anchors, self.stride, self.reach)
 
