@@ -75,11 +75,9 @@ def test_mean_face_has_the_anatomy_its_names_say():
     assert (x[66], y[66], x[79], y[79]) == (-0.5, 0, 0.5, 0)  # the outer eye corners are its unit
     assert (np.diff(x[[0, 33, 66, 70, 51, 75, 79, 46, 32]]) > 0).all()
     assert (np.diff(y[[35, 40, 68, 74, 72, 53, 60, 87, 98, 102, 93, 16]]) > 0).all()  # down the face
-    for upper, lower in (
-        (lm.PARTS["left_brow"][:5], lm.PARTS["left_brow"][5:]),
-        ((42, 43, 44, 45, 46), (47, 48, 49, 50)),
-    ):
-        assert y[list(upper)].mean() < y[list(lower)].mean()
+    for brow in ("left_brow", "right_brow"):
+        upper, lower = np.split(y[list(lm.PARTS[brow])], [5])
+        assert upper.mean() < lower.mean()
     assert (np.diff(y[list(range(17))]) > 0).all() and y.argmax() == 16
     assert (np.diff(y[[55, 56, 57]]) > 0).all() and (np.diff(y[[63, 64, 65]]) < 0).all()
 
