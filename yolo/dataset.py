@@ -30,6 +30,9 @@ SAME_FACE_IOU = 0.3
 FACE_SEEN, MIN_SEEN = 0.4, 0.1
 # Smaller faces carry no more signal than noise: they are ignored, not taught. (The aim starts at 12 px.)
 MIN_FACE = 8
+# Of the single pictures this part shows a face of a third of the canvas or more: a portrait must never be missed, and
+# among all sizes drawn alike those would be one in seven.
+LARGE_SHARE = 0.6
 # How the canvas is filled.
 MOSAIC_SHARE, PASTE_SHARE = 0.5, 0.15
 CROP_SHARE = 0.3  # of the tiles; the others are photographs
@@ -186,7 +189,8 @@ class Composer:
             canvas, boxes, ignore = self.pasted(size, rng)
         else:
             canvas = self.ground(size, rng)
-            boxes, ignore = self.lay(canvas, self.draw(rng), (0, 0, size, size), rng, largest=0.95 * size)
+            smallest = 0.3 * size if rng.random() < LARGE_SHARE else MIN_FACE
+            boxes, ignore = self.lay(canvas, self.draw(rng), (0, 0, size, size), rng, 1.05 * size, smallest)
         cover_faces(canvas, boxes, rng)
         return degrade(canvas, rng), boxes, ignore
 

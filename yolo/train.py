@@ -31,7 +31,8 @@ from .preprocess import to_input
 RUNS = Path(__file__).resolve().parent / "runs"
 # The averaged weights forget over this many steps; a shorter memory at the start, where the early weights are useless.
 EMA_DECAY, EMA_RAMP = 0.999, 400
-# Steps over which the learning rate rises, and the part of it that is left at the end of the cosine.
+# Steps over which the learning rate rises (a tenth of a short run), and the part of it that is left at the end of the
+# cosine.
 WARMUP_STEPS, FINAL_RATE = 200, 0.02
 # Largest gradient norm: a batch of a hundred tiny faces is otherwise a jump.
 CLIP_NORM = 10.0
@@ -62,9 +63,10 @@ def build_optimizer(net, rate, decay):
 
 def rate_at(step, steps, rate):
     """Linear rise, then a cosine down to FINAL_RATE of the peak."""
-    if step < WARMUP_STEPS:
-        return rate * (step + 1) / WARMUP_STEPS
-    done = (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS)
+    rise = max(1, min(WARMUP_STEPS, steps // 10))
+    if step < rise:
+        return rate * (step + 1) / rise
+    done = (step - rise) / max(1, steps - rise)
     return rate * (FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
