@@ -9,10 +9,10 @@ RUN := $(VENV)/bin/python
 
 install: $(VENV)/.installed
 
-# visdom comes as source only, and its build needs a setuptools that still has pkg_resources.
+# visdom comes as source only; the release for Python 3.11 builds with a setuptools that still has pkg_resources.
 $(VENV)/.installed: requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet "setuptools<81" wheel
+	$(RUN) -m pip install --quiet "setuptools>=77.0.3,<81" wheel
 	$(RUN) -m pip install --quiet --no-build-isolation -r requirements.txt
 	touch $@
 
