@@ -1,6 +1,6 @@
 """Draw doc/result.jpg, the picture at the top of the README: the shipped networks on example photographs.
 
-    python doc/draw_result.py
+python doc/draw_result.py
 """
 
 import sys
