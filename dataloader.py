@@ -1,7 +1,8 @@
 """What is read and how it flows: sources, decoding, batches, and stages that run in their own threads.
 
-A stage is a generator: an iterable of items in, an iterator of items out. `prefetch(stage(...))` runs it in a thread
-of its own behind a bounded queue; without `prefetch` the same chain runs in one thread and gives the same results.
+A stage is a generator: an iterable of items in, an iterator of items out, in the same order. `ordered_map` runs a
+stage's function in threads of its own; `prefetch` runs a whole chain ahead of its consumer behind a bounded queue. With
+no threads the same chain runs in one thread and gives the same results.
 """
 
 import contextlib
@@ -48,10 +49,6 @@ class Job:
     transform: object = None
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.float32))
     faces: list = field(default_factory=list)
-
-    @property
-    def alive(self) -> bool:
-        return self.image is not None and self.status == "ok"
 
     def fail(self, status: str, message: str) -> None:
         self.status, self.message, self.image, self.letterbox = status, message, None, None
@@ -137,13 +134,16 @@ def source(items: Iterable[T]) -> Iterator[Iterator[T]]:
             iterator.close()
 
 
-def ordered_map(function: Callable[[T], T], items: Iterable[T], threads: int) -> Iterator[T]:
+def ordered_map(
+    function: Callable[[T], T], items: Iterable[T], threads: int, initializer: Callable | None = None
+) -> Iterator[T]:
     """`map` in a pool of threads, in order, with a bounded number of items under way (threads 0: plain `map`).
 
-    When `items` fails, what it gave before comes out first, and then its exception.
+    When `items` fails, what it gave before comes out first, and then its exception. `initializer`: called first in each
+    thread.
     """
     failure, waiting = None, deque()
-    with source(items) as iterator, ThreadPoolExecutor(threads or 1, "worker") as pool:
+    with source(items) as iterator, ThreadPoolExecutor(threads or 1, "worker", initializer) as pool:
         if not threads:
             yield from map(function, iterator)
             return
@@ -157,7 +157,7 @@ def ordered_map(function: Callable[[T], T], items: Iterable[T], threads: int) ->
                     failure = error
                     break
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * threads:
+                if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

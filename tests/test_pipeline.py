@@ -321,15 +321,14 @@ def test_alphaposes_published_options_are_taken(tmp_path, capsys):
 
 
 def test_a_failing_stage_ends_the_run_and_keeps_what_was_found(tmp_path, monkeypatch, capsys):
-    good = FacePredictor._estimate
+    good = FacePredictor._find
 
-    def fails_later(self, cropped):
-        for number, batch in enumerate(good(self, cropped)):
-            if number == 1:
-                raise RuntimeError("the network is on fire")
-            yield batch
+    def fails_later(self, jobs, keep_images):
+        if jobs[0].name == sorted(path.name for path in EXAMPLES.glob("*.jpg"))[2]:
+            raise RuntimeError("the network is on fire")
+        return good(self, jobs, keep_images)
 
-    monkeypatch.setattr(FacePredictor, "_estimate", fails_later)
+    monkeypatch.setattr(FacePredictor, "_find", fails_later)
     code = demo.main(["--indir", str(EXAMPLES), "--outdir", str(tmp_path), "--detbatch", "2"])
     assert code == 1
     assert "the network is on fire" in capsys.readouterr().err
