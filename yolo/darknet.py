@@ -209,8 +209,9 @@ class Darknet(nn.Module):
     """The network that a cfg file describes.
 
     cfgfile: path; pool_border: the value outside of the maps that pooling sees. Attributes: `width`, `height` (the
-    cfg's input size), `classes`, `stride` (the largest: inputs are multiples of it), `seen` (pictures trained on,
-    from the weights file).
+    cfg's input size), `second_look` (how much smaller it wants to see the picture once more; 0: not at all),
+    `classes`, `stride` (the largest: inputs are multiples of it), `seen` (pictures trained on, from the weights
+    file).
     """
 
     def __init__(self, cfgfile, pool_border=POOL_BORDER):
@@ -218,6 +219,7 @@ class Darknet(nn.Module):
         self.cfgfile = str(cfgfile)
         net, *blocks = parse_cfg(cfgfile)
         self.width, self.height = int(net.get("width", 416)), int(net.get("height", 416))
+        self.second_look = float(net.get("second_look", 0))  # of this project, see Detector; Darknet passes over it
         self.seen = 0
         self.fused = False
         self.layers, self.stride = _build(blocks, int(net.get("channels", 3)), pool_border, cfgfile)
