@@ -129,7 +129,7 @@ def adjusted(face: Face, opt: argparse.Namespace) -> Face:
     """
     face.points = face.points + np.float32(opt.shift) * (face.visible > 0)[:, None]
     if opt.ibug_to_lapa:
-        needed = (LAPA_FROM_IBUG != np.eye(NUM_POINTS)).any(axis=0)
+        needed = (np.eye(NUM_POINTS) != LAPA_FROM_IBUG).any(axis=0)
         missing = np.flatnonzero(needed & (face.visible == 0))
         if len(missing):
             raise ValueError(f"{face.where}: --ibug-to-lapa needs point {missing[0]}; tools/complete106.py adds it")

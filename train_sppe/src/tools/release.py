@@ -2,7 +2,7 @@
 
     python tools/release.py --model ../exp/coco/stg_2/model_80.pkl --out ../../models/sppe/mine.pth
 
-The file holds {"state_dict", "meta"}; meta is plain values: input_size (h, w), sigma, taught (indices of the points
+The file holds {"state_dict", "meta"}; meta is plain values: input_size (h, w), sigma, decode, taught (indices of the points
 that the training data annotates), note. `demo.py --sppe mine` then uses it.
 """
 
@@ -16,6 +16,7 @@ sys.path += [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolv
 import numpy as np
 
 from SPPE.src.main_fast_inference import load_model
+from train import source_roots
 from utils.dataset import build_dataset
 from utils.files import save_whole
 
@@ -47,6 +48,7 @@ def release(model: Path, out: Path, note: str = "") -> None:
     meta = {
         "input_size": (opt["inputResH"], opt["inputResW"]),
         "sigma": opt["hmGauss"],
+        "decode": opt["decode"],
         "taught": taught_points(opt),
         "note": note,
     }
@@ -60,9 +62,9 @@ def release(model: Path, out: Path, note: str = "") -> None:
 
 def taught_points(opt: dict) -> list[int]:
     """Points that at least one training sample annotates; the others are drawn hollow."""
-    root = Path(opt["dataRoot"]) if opt["dataRoot"] else Path(__file__).resolve().parents[2] / "data" / opt["dataset"]
-    visible = build_dataset(opt["dataset"], root, "train").visible
-    return np.flatnonzero((visible > 0).any(axis=0)).tolist()
+    sources = source_roots(argparse.Namespace(**opt))
+    taught = [(build_dataset(name, root, "train").visible > 0).any(axis=0) for name, root in sources]
+    return np.flatnonzero(np.any(taught, axis=0)).tolist()
 
 
 if __name__ == "__main__":

@@ -73,6 +73,29 @@ class Annotations:
         return self
 
 
+def join(sources: list[Annotations]) -> Annotations:
+    """Several sources as one, in their order; attributes are dropped where one lacks them."""
+    names = set.intersection(*(set(data.attributes) for data in sources))
+    return Annotations(
+        [path for data in sources for path in data.images],
+        *(np.concatenate([getattr(data, key) for data in sources]) for key in ("boxes", "points", "visible")),
+        {name: np.concatenate([data.attributes[name] for data in sources]) for name in names},
+    )
+
+
+def without(data: Annotations, listing: Path) -> Annotations:
+    """The faces whose picture's file name is not in the text file `listing`, a name a line; `#` begins a comment.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if not listing.is_file():
+        raise FileNotFoundError(f"--exclude: no file at {listing}; tools/audit.py writes one")
+    lines = listing.read_text(encoding="utf-8-sig").splitlines()
+    unwanted = {line.split("#")[0].split("\t")[0].strip() for line in lines}
+    return data.take(np.array([i for i, path in enumerate(data.images) if path.name not in unwanted], int))
+
+
 @dataclass
 class Face:
     """One face as an annotation file gives it.
@@ -309,7 +332,7 @@ class FaceDataset(Dataset):
         image = self.pictures[path] if path in self.pictures else _load(path)
         rng = np.random.default_rng((self.seed, self.epoch, index))
         if self.dpg is not None:
-            box = self.dpg(box, rng)
+            box = self.dpg(box, points, rng)
         height, width = image.shape[:2]
         box = grow_boxes(box[None], width, height)[0]
         affine, mirrored = crop_affines(box[None], *self.input_size)[0], False
