@@ -1,17 +1,17 @@
 """300-W (iBUG) and LaPa draw the same lids, lips and jaw, but put their points at other places along them.
 
-Where the points lie, as fractions of the arc length from corner to corner (LaPa: two annotated faces and their mirror images;
-300-W: means over the frontal faces of its training parts):
+Where the points lie, as fractions of the arc length from corner to corner (LaPa: two annotated faces and their mirror
+images; 300-W: means over the frontal faces of its training parts):
 
                                     LaPa            300-W
-    lids                            .25 .50 .75     .32 (.49) .66
+    lids, from the outer corner     .24 .50 .75     .32 (.49) .66
     upper lip, from corner to middle     .37 .78         .40 .76
     lower lip                       .31 .63         .43 .77
     inner lip                       .40             .70
     jaw                             begins 10 % of the eye distance higher at the ears, then even steps in both
 
-A point of one scheme is a spline through the other's at a fixed place, so both directions are fixed matrices, rows summing to 1:
-they hold in every frame. Brows, nose and pupils are taken as the same.
+A point of one scheme is a spline through the other's at a fixed place, so both directions are fixed matrices whose rows
+sum to 1: they hold in every frame. Brows, nose and pupils are taken as the same.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ from scipy.interpolate import CubicSpline
 
 NUM_POINTS = 106
 
-_LID = (0, 0.25, 0.50, 0.75, 1), (0, 0.32, 0.49, 0.66, 1)
+_LID = (0, 0.24, 0.50, 0.75, 1), (0, 0.32, 0.49, 0.66, 1)
 
 # How much longer LaPa's half of the jaw is, as a fraction of 300-W's: 10 % of the eye distance.
 _EAR_GAIN = 0.059
@@ -33,8 +33,8 @@ def _lip(lapa: tuple[float, ...], ibug: tuple[float, ...]) -> tuple[tuple[float,
 # Chains of points: (indices, places in LaPa, places in 300-W). The jaw's are counted in steps of its 33 points.
 _CHAINS = (
     ((66, 67, 68, 69, 70), *_LID),
-    ((70, 71, 72, 73, 66), *_LID),
-    ((75, 76, 77, 78, 79), *_LID),
+    ((66, 73, 72, 71, 70), *_LID),
+    ((79, 78, 77, 76, 75), *_LID),
     ((79, 80, 81, 82, 75), *_LID),
     ((84, 85, 86, 87, 88, 89, 90), *_lip((0.37, 0.78), (0.40, 0.76))),
     ((84, 95, 94, 93, 92, 91, 90), *_lip((0.31, 0.63), (0.43, 0.77))),

@@ -178,8 +178,8 @@ MEAN_FACE = (
 def to_68(points):
     """The iBUG 300-W points of 106 in LaPa's places: (..., 106, D) -> (..., 68, D), array or tensor, any frame.
 
-    The schemes put lids, lips and jaw at other places of the same lines (`convention`): index by index they are 2.8 % of
-    the eye distance apart.
+    The schemes put lids, lips and jaw at other places of the same lines (`convention`): index by index they are 2.5 %
+    of the eye distance apart, after this map 0.1 % (mean over 202 faces).
     """
     matrix = IBUG_FROM_LAPA[list(IBUG68)]
     return (matrix if isinstance(points, np.ndarray) else points.new_tensor(matrix)) @ points

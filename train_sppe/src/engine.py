@@ -35,8 +35,8 @@ def heatmap_loss(
     crit:
         mse, weighted_mse: squared error against Gaussians; the second weighs each pixel by 1 + PEAK_WEIGHT * target.
         awing: adaptive wing loss against them, with the same weights.
-        dsnt: cross entropy of the softmax against the Gaussian, plus `coordinate` times the distance (L1, heatmap pixels)
-            from the softmax's mean to the truth.
+        dsnt: cross entropy of the softmax against the Gaussian, plus `coordinate` times the distance (L1, heatmap
+            pixels) from the softmax's mean to the truth.
     """
     heatmaps = heatmaps.float().contiguous()  # channels-last maps and plain targets do not go together fast
     height, width = heatmaps.shape[2:]
@@ -69,7 +69,7 @@ def _dsnt_loss(heatmaps, targets, truth, mask, coordinate: float) -> torch.Tenso
 class _AWing(torch.autograd.Function):
     """Sum of the adaptive wing loss (Wang et al., "Adaptive Wing Loss", ICCV 2019, equation 3, its constants).
 
-    Value and gradient in one go, mostly in place: what autograd would keep and go through again costs a quarter of a step.
+    Value and gradient in one go: what autograd would keep and go through again costs a quarter of a step.
     Arguments: heatmaps (B, K, H, W), targets alike, mask (B, K).
     """
 
@@ -97,7 +97,8 @@ class _AWing(torch.autograd.Function):
         small, weight = size < theta, (PEAK_WEIGHT * targets).add_(1).mul_(mask[:, :, None, None])
         curve = torch.where(small, power, at_theta).add_(1).log_().mul_(omega)
         straight = slope * (size - theta).clamp_(min=0)
-        gradient.copy_(torch.where(small, omega * exponent * power / (size * (1 + power)), slope) * weight * error.sign())
+        curved = omega * exponent * power / (size * (1 + power))
+        gradient.copy_(torch.where(small, curved, slope).mul_(weight).mul_(error.sign_()))
         return ((curve + straight) * weight).sum()
 
     @staticmethod

@@ -13,7 +13,7 @@ DARK_FLOOR = 1e-3
 
 EPSILON = 1e-6
 
-# A heatmap trained with --crit dsnt times this is the logarithm of a distribution: its peak then stays near 1, as a Gaussian's.
+# Times this, a heatmap trained with --crit dsnt is the logarithm of a distribution: its peak stays near a Gaussian's, 1.
 SOFTMAX_GAIN = 10.0
 
 # Spread (heatmap pixels) at which dsnt's score is 1 / e.
@@ -58,7 +58,7 @@ def _dark(window: torch.Tensor) -> torch.Tensor:
 
 
 def _from_peak(shift: Callable) -> Callable:
-    """A decoder: the highest pixel, moved by what `shift` reads from its 3 x 3 window; the score is the peak's height."""
+    """A decoder: the highest pixel, moved by what `shift` reads in its 3 x 3 window; the score is the peak's height."""
 
     def decode(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         peak, inside, score, window = _neighbourhoods(heatmaps)
@@ -103,8 +103,8 @@ def decode_heatmaps(heatmaps: torch.Tensor, decode: str = DEFAULT_DECODER) -> tu
     """Heatmaps (B, K, H, W) -> points (B, K, 2) x y in heatmap pixels, scores (B, K) in 0 .. 1.
 
     Args:
-        decode: "dark" (Newton step on the log) or "alphapose" (quarter pixel), for heatmaps trained to be Gaussians; "dsnt"
-            (mean of the softmax), for those trained with --crit dsnt.
+        decode: "dark" (Newton step on the log) or "alphapose" (quarter pixel), for heatmaps trained to be Gaussians;
+            "dsnt" (mean of the softmax), for those trained with --crit dsnt.
     Raises:
         ValueError: unknown decode.
     """

@@ -3,9 +3,9 @@
     python tools/dpg.py fit --dataRoot ../data/dt_fac_106_ldmks --out ../data/dpg.json
     python train.py ... --addDPG --dpg ../data/dpg.json
 
-Runs the detector on the training pictures and on their mirror images, clusters the faces by their pose, and writes the mean
-and covariance of the four edges' errors in each cluster (Fang et al., "RMPE", ICCV 2017, section 3.4). A face whose best
-box overlaps the true one by less than MIN_IOU was not found: it teaches nothing.
+Runs the detector on the training pictures and on their mirror images, clusters the faces by their pose, and writes
+the mean and covariance of the four edges' errors in each cluster (Fang et al., "RMPE", ICCV 2017, section 3.4). A face
+whose best box overlaps the true one by less than MIN_IOU was not found: it teaches nothing.
 """
 
 import argparse

@@ -12,8 +12,8 @@ csv     a header and a row a face: image[,source][,attr:NAME...],x0,y0,x1,y1,...
         An empty cell is a point that is not annotated
 coco    a JSON file: images, annotations with `keypoints` [x, y, v] * 68 or 106, and `bbox` [x, y, w, h] if there is one
 
---ibug-to-lapa moves completed 300-W labels (tools/complete106.py) to LaPa's places (SPPE/src/convention.py); --shift corrects
-labels that lie beside the picture.
+--ibug-to-lapa moves completed 300-W labels (tools/complete106.py) to LaPa's places (SPPE/src/convention.py); --shift
+corrects labels that lie beside the picture.
 
 68 points are iBUG's; the other 38 are then not annotated. Coordinates are pixels, (0, 0) in the middle of the first.
 Without --val-tail and --split-files the file is split by the published proportions, in its order, when it is read.

@@ -3,10 +3,10 @@
     python tools/pseudo.py --images photographs --weights ../exp/coco/stg_1/model_best.pkl --out ../data/pseudo
     python train.py --dataRoot ../data/mine ../data/pseudo --share 0.8 0.2 ...
 
-The detector finds the faces; each is cropped several times, moved, resized, turned and mirrored, and the network's points
-are brought back to the picture. Their mean is the label where they scatter less than --spread (of the face's size); other
-points are not annotated, and a face with fewer than half of its points is left out (Radosavovic et al., "Data
-Distillation", CVPR 2018). `--exclude FILE` keeps pictures out (a name a line): those whose faces validate.
+The detector finds the faces; each is cropped several times, moved, resized, turned and mirrored, and the network's
+points are brought back to the picture. Their mean is the label where they scatter less than --spread (of the face's
+size); other points are not annotated, and a face with fewer than half of its points is left out (Radosavovic et al.,
+"Data Distillation", CVPR 2018). `--exclude FILE` keeps pictures out (a name a line): those whose faces validate.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         "--spread",
         type=float,
         default=0.015,
-        help="largest deviation of a kept point, of the square root of the box's area",
+        help="largest deviation of a kept point, of the box's size",
     )
     add("--smallest", type=float, default=48, help="smallest side of a face, pixels")
     add("--exclude", type=Path, help="text file of pictures' names to leave out")

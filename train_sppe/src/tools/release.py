@@ -2,8 +2,8 @@
 
     python tools/release.py --model ../exp/coco/stg_2/model_80.pkl --out ../../models/sppe/mine.pth
 
-The file holds {"state_dict", "meta"}; meta is plain values: input_size (h, w), sigma, decode, taught (indices of the points
-that the training data annotates), note. `demo.py --sppe mine` then uses it.
+The file holds {"state_dict", "meta"}; meta is plain values: input_size (h, w), sigma, decode, taught (indices of the
+points that the training data annotates), note. `demo.py --sppe mine` then uses it.
 """
 
 import argparse

@@ -66,8 +66,8 @@ class DPG:
 class LearntDPG(DPG):
     """Errors drawn as a detector made them on faces of the same pose (RMPE's P(box | atomic pose)).
 
-    centres: (C, 212) `describe`d faces in the middle of each cluster of poses; means (C, 4), covariances (C, 4, 4) of the
-    errors there.
+    centres: (C, 212) `describe`d faces in the middle of each cluster of poses; means (C, 4), covariances (C, 4, 4) of
+    the errors there.
     """
 
     centres: np.ndarray = None
@@ -126,6 +126,6 @@ def build_dpg(kind: str) -> DPG:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         learnt = {key: np.array(content[key], float) for key in ("centres", "means", "covariances")}
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"--dpg {path} is not a file of tools/dpg.py: {error!r}") from error
     return LearntDPG((), **learnt)

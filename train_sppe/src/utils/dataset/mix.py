@@ -9,8 +9,8 @@ from torch.utils.data import Sampler
 class MixedSampler(Sampler):
     """Indices into data sets laid one after the other; random order from (seed, epoch) alone.
 
-    With shares an epoch is one pass over the first data set, and of every other as many samples as its share says, drawn
-    in passes of its own (nothing comes twice before all came once). Without shares it is one pass over all.
+    With shares an epoch is one pass over the first data set, and of every other as many samples as its share says,
+    drawn in passes of its own (nothing comes twice before all came once). Without shares it is one pass over all.
 
     Args:
         sizes: of the data sets. shares: one positive number each, or None.
