@@ -13,7 +13,7 @@ DARK_FLOOR = 1e-3
 
 EPSILON = 1e-6
 
-# Times this, a heatmap trained with --crit dsnt is the logarithm of a distribution: its peak stays near a Gaussian's, 1.
+# Times this, a heatmap trained with --crit dsnt is the logarithm of a distribution: its peak stays near 1.
 SOFTMAX_GAIN = 10.0
 
 # Spread (heatmap pixels) at which dsnt's score is 1 / e.
