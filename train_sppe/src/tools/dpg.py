@@ -31,6 +31,7 @@ from yolo.bbox import iou_matrix
 from yolo.detector import FACE_CFG, FACE_WEIGHTS, Detector
 
 MIN_IOU = 0.4
+BATCH = 8  # pictures, and their mirror images, a detector step
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -55,21 +56,20 @@ def main(argv: list[str] | None = None) -> None:
 def run(opt: argparse.Namespace) -> None:
     data = build_dataset(opt.dataset, opt.dataRoot, "train")
     detector = Detector(opt.cfg, opt.weights)
-    faces, boxes, found, missed = [], [], [], 0
-    for path, points, visible in tqdm(zip(data.images, data.points, data.visible), total=len(data), disable=None):
-        if not visible.all():
-            continue
-        image = load_image(path)
-        mirrored = np.ascontiguousarray(image[:, ::-1]), mirror_points(points, image.shape[1])
-        for view, own in ((image, points), mirrored):
-            true = boxes_of(own[None], visible[None])[0]
-            box = best_box(detector([view])[0], true)
-            if box is None:
-                missed += 1
-                continue
-            faces.append(own)
-            boxes.append(true)
-            found.append(box)
+    rows = np.flatnonzero((data.visible > 0).all(axis=1))
+    faces, boxes, found = [], [], []
+    for chunk in tqdm(np.array_split(rows, -(-len(rows) // BATCH)), unit="batch", disable=None):
+        images = [load_image(data.images[row]) for row in chunk]
+        points = [*data.points[chunk], *map(mirror_points, data.points[chunk], [image.shape[1] for image in images])]
+        images += [np.ascontiguousarray(image[:, ::-1]) for image in images]
+        true = boxes_of(np.array(points, np.float32), np.ones((len(points), NUM_POINTS)))
+        for own, box, detections in zip(points, true, detector(images)):
+            best = best_box(detections, box)
+            if best is not None:
+                faces.append(own)
+                boxes.append(box)
+                found.append(best)
+    missed = 2 * len(rows) - len(faces)
     if len(faces) < 10 * opt.clusters:
         raise ValueError(f"{len(faces)} faces with all {NUM_POINTS} points found: too few for {opt.clusters} clusters")
     learnt = fit(*map(np.array, (faces, boxes, found)), opt.clusters, opt.seed)
