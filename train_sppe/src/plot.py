@@ -123,9 +123,8 @@ def curves(logs: dict[str, list[dict]], path: Path) -> None:
     Raises:
         ValueError: no epoch in any log.
     """
-    shown = [
-        n for n in CURVES if any(f"{part}/{n}" in line for log in logs.values() for line in log for part in PARTS_OF)
-    ]
+    told = {name for log in logs.values() for line in log for name in line}
+    shown = [name for name in CURVES if any(f"{half}/{name}" in told for half in HALVES)]
     if not shown:
         raise ValueError("no epoch in these logs yet")
     figure, all_axes = new_figure(3.6 * len(shown), 3.4, columns=len(shown))

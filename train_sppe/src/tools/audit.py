@@ -4,7 +4,8 @@
     python train.py --dataRoot ../data/faces68 --exclude ../exp/audit/faces68/exclude.txt ...
 
 Writes OUTDIR/audit.json (every face, the worst first), exclude.txt (utils/lists.py: a name a line, with the reason),
-worst.jpg (labels green, the network's points red) and duplicates.jpg. What is looked for:
+worst.jpg (labels green, the network's points red; residual, and in brackets the network's doubt) and duplicates.jpg.
+What is looked for:
 
     residual   the network's points lie far from the labels, while it agrees with itself on the mirrored crop. A network
                that does not even agree with itself says that the face is hard, not that its labels are wrong
@@ -325,10 +326,8 @@ def draw_worst(path: Path, data: Annotations, opinion: Opinion, names: list[str]
     tiles = [face_picture(data, opinion, row) for row in rows]
     captions = []
     for number, row in enumerate(rows):
-        kinds = "+".join(reasons[row]) or "hard?"
-        captions.append(
-            f"{number} {100 * opinion.residual[row]:.0f} % ({100 * opinion.doubt[row]:.0f}) {kinds} {Path(names[row]).stem[-14:]}"
-        )
+        kinds, errors = "+".join(reasons[row]) or "hard?", 100 * np.array([opinion.residual[row], opinion.doubt[row]])
+        captions.append(f"{number} {errors[0]:.0f} % ({errors[1]:.0f}) {kinds} {Path(names[row]).stem[-14:]}")
     write_picture(path, contact_sheet(tiles, captions, COLUMNS))
 
 
