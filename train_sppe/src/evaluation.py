@@ -495,6 +495,8 @@ def make_detector(opt: argparse.Namespace, estimator: Estimator) -> Detector:
     how = {"device": estimator.device, "precision": opt.precision}
     if not opt.detector:
         return Detector(**how)
+    if not opt.detector.is_file():
+        raise FileNotFoundError(f"--detector: no weights at {opt.detector}")
     return Detector(HERE.parents[1] / "yolo" / "cfg" / f"{opt.detector.stem}.cfg", opt.detector, **how)
 
 

@@ -37,7 +37,7 @@ LARGEST_DISC = 120
 TILE, HEAT = 256, 0.65
 
 # Which figures of a log are drawn, in this order, and how the axis is called; what a log lacks is left out.
-CURVES = {"loss": "loss", "accuracy": "accuracy", "nme": "NME", "LR": "learning rate"}
+CURVES = {"loss": "loss", "accuracy": "accuracy, %", "nme": "NME, %", "LR": "learning rate"}
 
 # The halves of a log and how their lines are drawn.
 HALVES = {"train": "--", "val": "-"}
@@ -132,15 +132,17 @@ def curves(logs: dict[str, list[dict]], path: Path) -> None:
         for i, (label, log) in enumerate(logs.items()):
             for half, style in HALVES.items():
                 lines = [line for line in log if line.get(f"{half}/{name}") is not None]
-                epochs, values = [line["epoch"] for line in lines], [line[f"{half}/{name}"] for line in lines]
+                factor = 100 if CURVES[name].endswith("%") else 1
+                epochs, values = [line["epoch"] for line in lines], [factor * line[f"{half}/{name}"] for line in lines]
                 if lines:
                     marker = "." if len(lines) == 1 else None
                     axes.plot(epochs, values, style, color=f"C{i}", marker=marker, lw=1.2, label=f"{label}, {half}")
         axes.set(xlabel="epoch", title=CURVES[name])
-        if name in ("loss", "nme"):
+        if name == "loss":  # runs may have losses of different kinds
             axes.set_yscale("log")
         axes.grid(alpha=0.3)
-    np.ravel(all_axes)[0].legend(fontsize=7)
+    lines, labels = np.ravel(all_axes)[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(path)
 
 

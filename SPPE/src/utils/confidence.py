@@ -30,7 +30,10 @@ def check_table(table: dict) -> dict:
     for group, knots in table.items():
         if group != "all" and group not in PARTS:
             raise ValueError(f"confidence table: no part {group!r}; parts are {', '.join(PARTS)}")
-        knots = np.array(knots, dtype=float)
+        try:
+            knots = np.array(knots, dtype=float)
+        except (ValueError, TypeError):
+            knots = np.zeros(0)
         if knots.ndim != 2 or knots.shape[0] != 2 or not knots.size or not np.isfinite(knots).all():
             raise ValueError(f"confidence table: {group} is not two lists of numbers of one length")
         if (np.diff(knots[0]) <= 0).any() or (np.diff(knots[1]) > 0).any():

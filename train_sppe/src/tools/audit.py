@@ -7,13 +7,15 @@ Writes OUTDIR/audit.json (every face, the worst first), exclude.txt (utils/lists
 worst.jpg (labels green, the network's points red; residual, and in brackets the network's doubt) and duplicates.jpg.
 What is looked for:
 
-    residual   the network's points lie far from the labels, while it agrees with itself on the mirrored crop. A network
-               that does not even agree with itself says that the face is hard, not that its labels are wrong
+    residual   the network's points of the face, or of one part, lie far from the labels, while it agrees with itself on
+               the mirrored crop. A network that does not even agree with itself says that the face is hard, not that
+               its labels are wrong
     swap       the error of a part falls to a fraction when left and right change places in the labels, or when the
                labels are mirrored: a flip without its swap of indices, or the other way round
     outside    a label lies far beyond the picture
-    duplicate  two faces look the same, cut out and aligned by their labels, and their labels agree too: one is enough.
-               Where two crops of one face carry different labels ("conflict") both are shown and none is excluded
+    duplicate  two faces look the same, cut out by their labels, and their labels agree: one is enough
+    conflict   they look the same and their labels do not: the one that the network believes less goes
+    leak       the same face is in another split (--against), whose figures it would flatter
 
 A network that was trained on these faces has learnt some of their faults, but the few wrong ones among many still stand
 out. Look at the sheets before you trust the list: it is a text, delete what should stay.
@@ -21,6 +23,7 @@ out. Look at the sheets before you trust the list: it is a text, delete what sho
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,13 +51,14 @@ from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS, PARTS
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.img import apply_affines, warp_box
 from SPPE.src.utils.imread import load_image
+from utils.dataset import build_dataset
 from utils.dataset.base import SPLITS, Annotations, FaceDataset, sentence
 from utils.lists import names_of, numbers_of, write_list
 from utils.sheet import contact_sheet, face_tile, write_picture
 
-# A face is doubted when its residual is above the bar of a failed face and the network's own disagreement is below this
-# share of the residual.
-SURE = 0.5
+# A face or a part is doubted when its residual is above the bar and the network's own disagreement there is below this
+# share of it. A part's bar: on faces68 a hundredth of the faces has a part that is worse.
+SURE, PART_BAR = 0.5, 0.15
 
 # A part is swapped when its error falls below this share of what it was, and was above SWAP_BAR (of the face's scale).
 SWAP_FALL, SWAP_BAR = 0.5, 0.15
@@ -82,8 +86,9 @@ GREEN, RED = (60, 230, 60), (255, 60, 60)
 
 @dataclass
 class Opinion:
-    """What a network says of N faces: points (N, 106, 2) image pixels; scale (N,) pixels; errors (N, 106), doubt (N,)
-    and residual (N,) as shares of the scale; doubt is how far it disagrees with itself on the mirrored crop.
+    """What a network says of N faces: points (N, 106, 2) image pixels; scale (N,) pixels; as shares of the scale errors
+    and doubts (N, 106), how far it is from the labels and from what it says of the mirrored crop; their means (N,) over
+    the annotated points, residual and doubt, and over the parts, (N, 9), part_residual and part_doubt.
     """
 
     points: np.ndarray
@@ -91,6 +96,13 @@ class Opinion:
     errors: np.ndarray
     residual: np.ndarray
     doubt: np.ndarray
+    part_residual: np.ndarray
+    part_doubt: np.ndarray
+
+    def suspicion(self, bar: float) -> np.ndarray:
+        """(N,): how many times the bar the face, or its part that is furthest off, is from the labels."""
+        parts = np.nan_to_num(self.part_residual).max(axis=1) / PART_BAR
+        return np.maximum(np.nan_to_num(self.residual) / bar, parts)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -111,6 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, default=WEIGHTS_FOLDER / "face106-lite.pth", help="whose opinion counts")
     add("--convention", default="lapa", help=f"of the labels' 68 points, one of {', '.join(CONVENTIONS)}")
     add("--bar", type=float, default=FAILURE_BAR, help="residual above which labels are doubted, of the eyes' distance")
+    add("--against", nargs="*", help="splits that must not show the same faces; default all others that there are")
     add("--outdir", type=Path, help="default ../exp/audit/DATASET_SPLIT")
     add_speed(parser)
     return parser
@@ -128,10 +141,12 @@ def audit(opt: argparse.Namespace) -> None:
     judge_residual(reasons, data, opinion, opt.bar)
     judge_swaps(reasons, data, opinion, sizes)
     judge_outside(reasons, data, opinion, sizes)
-    pairs = judge_duplicates(reasons, data, thumbnails, names)
-    order = np.argsort(-np.nan_to_num(opinion.residual, nan=-1))
+    pairs = judge_duplicates(reasons, data, opinion, thumbnails, names)
+    for split, other in others(opt, root):
+        judge_leaks(reasons, thumbnails, split, look(other)[1], names_of(other, root))
+    order = np.argsort(-opinion.suspicion(opt.bar), kind="stable")
     outdir.mkdir(parents=True, exist_ok=True)
-    excluded = [i for i in order if set(reasons[i]) - {"conflict"}]
+    excluded = [i for i in order if reasons[i]]
     remarks = [(names[i], numbers[i], "; ".join(reasons[i].values())) for i in excluded]
     write_list(outdir / "exclude.txt", remarks)
     faces = [{"image": names[i], "face": numbers[i], **figures(data, opinion, i), "reasons": reasons[i]} for i in order]
@@ -141,22 +156,32 @@ def audit(opt: argparse.Namespace) -> None:
         draw_pairs(outdir / "duplicates.jpg", data, opinion, names, pairs[: SHEET // 2])
     told = {kind: sum(kind in reason for reason in reasons) for kind in KINDS}
     print(f"{len(names)} faces: " + ", ".join(f"{count} {kind}" for kind, count in told.items()))
-    print(f"written: {outdir}, {len(excluded)} faces in exclude.txt; look at worst.jpg first")
+    print(f"written: {outdir}, {len(excluded)} faces in exclude.txt; look at worst.jpg and duplicates.jpg first")
 
 
-KINDS = ("residual", "swap", "outside", "duplicate", "conflict")
+KINDS = ("residual", "swap", "outside", "duplicate", "conflict", "leak")
+
+
+def others(opt: argparse.Namespace, root: Path) -> Iterator[tuple[str, Annotations]]:
+    """The splits of --against, each with its faces; those that are empty or not there are passed by unless named."""
+    for split in SPLITS if opt.against is None else opt.against:
+        try:
+            data = build_dataset(opt.dataset, root, split)
+        except FileNotFoundError:
+            if opt.against is not None:
+                raise
+            continue
+        if split != opt.split and len(data):
+            yield split, data
 
 
 def figures(data: Annotations, opinion: Opinion, row: int) -> dict:
     """Of one face: residual, doubt, the part that is furthest off and its error; shares of the face's scale."""
-    parts = {
-        part: face_means(opinion.errors[None, row, list(p)], data.visible[None, row, list(p)])[0]
-        for part, p in PARTS.items()
-    }
-    worst = max(parts, key=lambda part: np.nan_to_num(parts[part], nan=-1))
+    worst = int(np.nan_to_num(opinion.part_residual[row], nan=-1).argmax())
     return {
         **{"residual": float(opinion.residual[row]), "doubt": float(opinion.doubt[row])},
-        **{"worst_part": worst, "worst_part_error": float(parts[worst])},
+        **{"worst_part": list(PARTS)[worst], "worst_part_residual": float(opinion.part_residual[row, worst])},
+        "worst_part_doubt": float(opinion.part_doubt[row, worst]),
     }
 
 
@@ -177,8 +202,13 @@ def ask(estimator: Estimator, data: Annotations, opt: argparse.Namespace) -> Opi
     # the eyes may be the very labels that are wrong: the box's root is a length that one bad point hardly changes
     scale = robust_scale(data, points)
     errors = distances(points, data.points) / scale[:, None]
-    residual = face_means(errors, data.visible)
-    return Opinion(points, scale, errors, residual, distances(plain, mirrored).mean(axis=1) / scale)
+    doubts = distances(plain, mirrored) / scale[:, None]
+    means = [face_means(values, data.visible) for values in (errors, doubts)]
+    parts = [
+        np.stack([face_means(v[:, p], data.visible[:, p]) for p in map(list, PARTS.values())], 1)
+        for v in (errors, doubts)
+    ]
+    return Opinion(points, scale, errors, *means, *parts)
 
 
 def mirror_affines(affines: np.ndarray, width: int) -> np.ndarray:
@@ -228,13 +258,13 @@ def thumbnail(image: np.ndarray, points: np.ndarray, visible: np.ndarray) -> np.
 
 
 def judge_residual(reasons: list[dict], data: Annotations, opinion: Opinion, bar: float) -> None:
-    doubted = (opinion.residual > bar) & (opinion.doubt < SURE * opinion.residual)
-    for row in np.flatnonzero(doubted):
+    for row in range(len(data)):
         found = figures(data, opinion, row)
-        words = (
-            f"residual {100 * found['residual']:.0f} %, {found['worst_part']} {100 * found['worst_part_error']:.0f} %"
-        )
-        reasons[row]["residual"] = words
+        whole = found["residual"] > bar and found["doubt"] < SURE * found["residual"]
+        part = found["worst_part_residual"] > PART_BAR
+        if whole or (part and found["worst_part_doubt"] < SURE * found["worst_part_residual"]):
+            told = f"{found['worst_part']} {100 * found['worst_part_residual']:.0f} %"
+            reasons[row]["residual"] = f"residual {100 * found['residual']:.0f} %, {told}"
 
 
 def judge_swaps(reasons: list[dict], data: Annotations, opinion: Opinion, sizes: np.ndarray) -> None:
@@ -243,18 +273,20 @@ def judge_swaps(reasons: list[dict], data: Annotations, opinion: Opinion, sizes:
     mirrored[..., 0] += sizes[:, None, 0] - 1
     changed = {  # what may have been done to the labels -> the labels with it undone, and their visibility
         "left and right swapped": (data.points[:, order], data.visible[:, order]),
-        "labels of the mirrored picture": (mirrored[:, order], data.visible[:, order]),
-        "labels mirrored and swapped": (mirrored, data.visible),
+        "of the mirrored picture": (mirrored[:, order], data.visible[:, order]),
+        "mirrored, but no indices swapped": (mirrored, data.visible),
     }
+    best = np.full(len(data), np.inf)  # the lowest error that an undoing gives, of those that explain a fault
     for words, (points, visible) in changed.items():
         errors = distances(opinion.points, points) / opinion.scale[:, None]
         for name, members in SIDES.items():
             members = [i for i in members if FLIP_ORDER[i] != i]
             mask = (data.visible[:, members] > 0) & (visible[:, members] > 0)
             now, then = face_means(opinion.errors[:, members], mask), face_means(errors[:, members], mask)
-            for row in np.flatnonzero((now > SWAP_BAR) & (then < SWAP_FALL * now)):
+            for row in np.flatnonzero((now > SWAP_BAR) & (then < SWAP_FALL * now) & (then < best)):
+                best[row] = then[row]
                 told = f"{name}: {words}, error {100 * now[row]:.0f} % would be {100 * then[row]:.0f} %"
-                reasons[row].setdefault("swap", told)
+                reasons[row]["swap"] = told
 
 
 def judge_outside(reasons: list[dict], data: Annotations, opinion: Opinion, sizes: np.ndarray) -> None:
@@ -265,19 +297,31 @@ def judge_outside(reasons: list[dict], data: Annotations, opinion: Opinion, size
         reasons[row]["outside"] = f"point {point} is {100 * beyond[row, point]:.0f} % of the eye distance outside"
 
 
-def judge_duplicates(reasons: list[dict], data: Annotations, thumbnails: np.ndarray, names: list[str]) -> list[tuple]:
-    """-> pairs (kept row, other row, correlation, words), the most alike first."""
-    pairs = []
-    for first, second, alike in same_looks(thumbnails):
+def judge_duplicates(
+    reasons: list[dict], data: Annotations, opinion: Opinion, thumbnails: np.ndarray, names: list[str]
+) -> list[tuple]:
+    """-> pairs (row kept, row that goes, words), the most alike first; of many copies one stays."""
+    pairs, gone = [], set()
+    for first, second, alike in sorted(same_looks(thumbnails), key=lambda pair: -pair[2]):
+        if first in gone or second in gone:
+            continue
         off = label_difference(data, first, second)
-        if off <= LABELS_SAME:
-            reasons[second]["duplicate"] = f"looks like {names[first]} ({alike:.3f}), labels agree to {100 * off:.1f} %"
-        else:
-            words = f"({alike:.3f}) and other labels, by {100 * off:.0f} %"
-            for one, other in ((first, second), (second, first)):
-                reasons[one]["conflict"] = f"looks like {names[other]} {words}"
-        pairs.append((first, second, alike, f"{alike:.3f}, labels differ {100 * off:.1f} %"))
-    return sorted(pairs, key=lambda pair: -pair[2])
+        if off > LABELS_SAME and opinion.residual[first] > opinion.residual[second]:
+            first, second = second, first
+        words = f"{alike:.3f}, labels differ {100 * off:.1f} %"
+        kind = "duplicate" if off <= LABELS_SAME else "conflict"
+        reasons[second][kind] = f"{kind} of {names[first]} ({words})"
+        gone.add(second)
+        pairs.append((first, second, words))
+    return pairs
+
+
+def judge_leaks(reasons: list[dict], thumbnails: np.ndarray, split: str, theirs: np.ndarray, names: list[str]) -> None:
+    for start in range(0, len(thumbnails), BLOCK):
+        alike = thumbnails[start : start + BLOCK] @ theirs.T
+        best = alike.argmax(axis=1)
+        for row in np.flatnonzero(alike.max(axis=1) >= LOOKS_SAME):
+            reasons[start + row]["leak"] = f"{names[best[row]]} of {split} is the same ({alike[row, best[row]]:.3f})"
 
 
 def same_looks(thumbnails: np.ndarray) -> list[tuple[int, int, float]]:
@@ -326,14 +370,14 @@ def draw_worst(path: Path, data: Annotations, opinion: Opinion, names: list[str]
     tiles = [face_picture(data, opinion, row) for row in rows]
     captions = []
     for number, row in enumerate(rows):
-        kinds, errors = "+".join(reasons[row]) or "hard?", 100 * np.array([opinion.residual[row], opinion.doubt[row]])
+        kinds, errors = "+".join(reasons[row]) or "hard", 100 * np.array([opinion.residual[row], opinion.doubt[row]])
         captions.append(f"{number} {errors[0]:.0f} % ({errors[1]:.0f}) {kinds} {Path(names[row]).stem[-14:]}")
     write_picture(path, contact_sheet(tiles, captions, COLUMNS))
 
 
 def draw_pairs(path: Path, data: Annotations, opinion: Opinion, names: list[str], pairs: list[tuple]) -> None:
     tiles, captions = [], []
-    for first, second, _, words in pairs:
+    for first, second, words in pairs:
         tiles += [face_picture(data, opinion, first), face_picture(data, opinion, second)]
         captions += [names[first], f"{words} {Path(names[second]).stem[-12:]}"]
     write_picture(path, contact_sheet(tiles, captions, COLUMNS))

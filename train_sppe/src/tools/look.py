@@ -33,7 +33,10 @@ from utils.dataset.base import SPLITS, Annotations, sentence
 from utils.lists import listed, names_of
 from utils.sheet import contact_sheet, face_tile, write_picture
 
-# A tile's caption tells the mean of the points' scores.
+# Shown around the box, on each side, as a share of it.
+MARGIN = 0.2
+
+# A picture and its caption, which tells the mean of the points' scores.
 Tile = tuple[np.ndarray, str]
 
 
@@ -122,7 +125,7 @@ def tiles_of_data(opt: argparse.Namespace) -> list[Tile]:
 
 def draw(image: np.ndarray, face: Face, opt: argparse.Namespace) -> np.ndarray:
     """The square around a face of an image (H, W, 3) uint8 RGB, with its points and lines: (side, side, 3)."""
-    tile, affine = face_tile(image, face.box, opt.side)
+    tile, affine = face_tile(image, face.box, opt.side, MARGIN)
     points = apply_affines(affine, face.landmarks.astype(np.float64))
     drawn = vis_frame(tile, [Face(face.box, face.score, points, face.confidence, face.pose_score, face.hollow)])
     if not opt.plain:
@@ -135,7 +138,7 @@ def draw(image: np.ndarray, face: Face, opt: argparse.Namespace) -> np.ndarray:
 
 def draw_labels(image: np.ndarray, data: Annotations, row: int, side: int) -> np.ndarray:
     """The same square with the annotated points only: those in sight bright, hidden ones dark."""
-    tile, affine = face_tile(image, data.boxes[row], side)
+    tile, affine = face_tile(image, data.boxes[row], side, MARGIN)
     points = apply_affines(affine, data.points[row].astype(np.float64))
     for i in np.flatnonzero(data.visible[row]):
         colour = tuple(c if data.visible[row, i] == 2 else c // 3 for c in COLOURS[PART_OF[i]])
