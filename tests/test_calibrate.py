@@ -20,7 +20,7 @@ TABLE = {"all": [[0.2, 0.8], [10.0, 2.0]], "nose": [[0.5], [1.0]]}
 
 
 def sample(n=300, seed=0, contour=1.0, name="set"):
-    """Points err by 12 * (1 - score) on average, `contour` times that on the contour; those of low scores are hidden."""
+    """Points err by 12 * (1 - score) on average, `contour` times that on the contour; low scores are hidden."""
     rng = np.random.default_rng(seed)
     scores = rng.uniform(0.2, 1, (n, NUM_POINTS)).astype(np.float32)
     mean = 12 * (1 - scores)

@@ -412,7 +412,11 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError naming the first option that makes no sense, its value and the choices."""
     choices = {
-        **{"split": SPLITS, "decode": DECODERS, "boxes": BOXES, "normaliser": NORMALISERS, "convention": CONVENTIONS}
+        "split": SPLITS,
+        "decode": DECODERS,
+        "boxes": BOXES,
+        "normaliser": NORMALISERS,
+        "convention": CONVENTIONS,
     }
     for name, allowed in choices.items():
         value = getattr(opt, name)

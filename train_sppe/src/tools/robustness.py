@@ -160,7 +160,8 @@ def plot_robustness(report: dict, path: Path) -> None:
         axes.set(xlabel=TITLES[kind])
         axes.sharey(all_axes[0])
         axes.grid(alpha=0.3)
-    all_axes[0].set(ylabel="NME, %", ylim=(0, None))
+    worst = max(r["nme"] for results in report["results"].values() for rows in results.values() for r in rows)
+    all_axes[0].set(ylabel="NME, %", ylim=(0, 110 * worst))
     all_axes[0].legend(fontsize=8)
     figure.savefig(path)
 
