@@ -411,13 +411,8 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
 
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError naming the first option that makes no sense, its value and the choices."""
-    choices = {
-        "split": SPLITS,
-        "decode": DECODERS,
-        "boxes": BOXES,
-        "normaliser": NORMALISERS,
-        "convention": CONVENTIONS,
-    }
+    choices = {"split": SPLITS, "decode": DECODERS, "boxes": BOXES, "normaliser": NORMALISERS}
+    choices["convention"] = CONVENTIONS
     for name, allowed in choices.items():
         value = getattr(opt, name)
         if value not in allowed:
