@@ -12,6 +12,7 @@ dark (--plain: all alike).
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -116,7 +117,9 @@ def tiles_of_data(opt: argparse.Namespace) -> list[Tile]:
     tiles = []
     for i, name in enumerate(names_of(data, root)):
         image = load_image(data.images[i])
-        face = Face(data.boxes[i], 1.0, points[i], scores[i], 0.0, hollow)
+        face = Face(
+            box=data.boxes[i], score=1.0, landmarks=points[i], confidence=scores[i], pose_score=0.0, hollow=hollow
+        )
         tiles.append((draw(image, face, opt), f"{name} {scores[i].mean():.2f}"))
         if opt.truth:
             tiles.append((draw_labels(image, data, i, opt.side), "labels (dark: hidden)"))
@@ -127,7 +130,7 @@ def draw(image: np.ndarray, face: Face, opt: argparse.Namespace) -> np.ndarray:
     """The square around a face of an image (H, W, 3) uint8 RGB, with its points and lines: (side, side, 3)."""
     tile, affine = face_tile(image, face.box, opt.side, MARGIN)
     points = apply_affines(affine, face.landmarks.astype(np.float64))
-    drawn = vis_frame(tile, [Face(face.box, face.score, points, face.confidence, face.pose_score, face.hollow)])
+    drawn = vis_frame(tile, [replace(face, landmarks=points)])
     if not opt.plain:
         shade = np.clip(face.confidence / max(float(np.quantile(face.confidence, 0.9)), 1e-6), 0, 1)
         for (x, y), light, part in zip(np.rint(points).astype(int).tolist(), shade, PART_OF):
