@@ -12,7 +12,7 @@ from SPPE.src.convention import IBUG_FROM_LAPA, LAPA_FROM_IBUG
 from SPPE.src.landmarks import FLIP_ORDER, IBUG68, MEAN_FACE, to_68
 from SPPE.src.utils.eval import decode_heatmaps
 from SPPE.src.utils.pose import draw_gaussians
-from utils.dataset.base import Annotations, join, without
+from utils.dataset.base import Annotations, join
 from utils.dataset.mix import MixedSampler
 from utils.dpg import build_dpg, describe, fit
 
@@ -48,14 +48,9 @@ def annotations(n, **attributes):
     return Annotations(images, np.ones((n, 4)), points, np.full((n, 106), 2, np.uint8), attributes)
 
 
-def test_sources_are_joined_and_thinned(tmp_path):
+def test_sources_are_joined():
     both = join([annotations(2, source=np.array(["a", "b"])), annotations(3)])
     assert len(both) == 5 and not both.attributes
-    listing = tmp_path / "exclude.txt"
-    listing.write_text("1.jpg  # swapped\n# a comment\n")
-    assert [path.name for path in without(annotations(3), listing).images] == ["0.jpg", "2.jpg"]
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        without(both, tmp_path / "nowhere")
 
 
 def test_shares_hold_and_nothing_comes_twice_before_all_came():

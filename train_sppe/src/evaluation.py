@@ -40,7 +40,7 @@ sys.path.append(str(HERE.parents[1]))
 import plot
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PART_OF, PARTS, PUPILS, to_68
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
-from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
+from SPPE.src.utils.eval import DECODERS
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from utils.dataset import READERS, SPLITS, build_dataset
 from utils.dataset.base import Annotations, FaceDataset, sentence
@@ -379,7 +379,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, default=WEIGHTS_FOLDER / "face106-lite.pth", help="a shipped .pth or a model_N.pkl")
     add("--outdir", type=Path, help="default ../exp/evaluation/DATASET_SPLIT")
     add("--flip", action="store_true", help="flip test: the mean over each crop and its mirror image")
-    add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points, one of {', '.join(DECODERS)}")
+    add("--decode", help=f"heatmaps to points, one of {', '.join(DECODERS)}; default: what the weights say")
     add("--boxes", default="true", help="true: as annotated; dpg: with a detector's errors; detector: found by one")
     add("--detector", type=Path, help="weights for --boxes detector, with yolo/cfg/NAME.cfg; default face106-det")
     add("--convention", default="lapa", help="of the labels' 68 points: lapa, or ibug: predictions go through to_68")
@@ -415,7 +415,7 @@ def check(opt: argparse.Namespace) -> None:
     choices["convention"] = CONVENTIONS
     for name, allowed in choices.items():
         value = getattr(opt, name)
-        if value not in allowed:
+        if value is not None and value not in allowed:
             raise ValueError(f"unknown --{name} {value!r}; choose one of {', '.join(allowed)}")
     if (opt.inputResH is None) != (opt.inputResW is None):
         raise ValueError("--inputResH and --inputResW go together; give both or neither")
@@ -435,7 +435,7 @@ def run(opt: argparse.Namespace) -> None:
     names = names_of(data, root)
     report = {
         **{"dataset": opt.dataset, "split": opt.split, "weights": str(opt.weights), "boxes": opt.boxes},
-        **{"input_size": list(estimator.input_size), "flip": opt.flip, "decode": opt.decode},
+        **{"input_size": list(estimator.input_size), "flip": opt.flip, "decode": estimator.decode},
         **{"convention": opt.convention, "box_iou": overlap},
         **build_report(in_convention(pred, opt.convention), data, opt.normaliser, opt.faceSize, names),
     }

@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))  # appended, so that `import opt` stays the training one
 
 import cv2
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -35,10 +36,11 @@ from SPPE.src.main_fast_inference import load_checkpoint
 from SPPE.src.models.FastPose import config_of, createModel
 from SPPE.src.utils.device import choose_device, choose_precision
 from utils.dataset import build_dataset
-from utils.dataset.base import Annotations, Augmentation, FaceDataset, join, sentence, without
+from utils.dataset.base import Annotations, Augmentation, FaceDataset, join, sentence
 from utils.dataset.mix import MixedSampler
 from utils.dpg import build_dpg
 from utils.files import save_whole
+from utils.lists import listed
 from utils.watch import Watch, connect_visdom
 
 # The first process validates while the others wait for it.
@@ -148,7 +150,7 @@ def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset, list[in
     roots = source_roots(opt)
     sources, val = [samples(*root, "train") for root in roots], samples(*roots[0], "val")
     if opt.exclude:
-        sources = [without(data, Path(opt.exclude)) for data in sources]
+        sources[0] = sources[0].take(np.flatnonzero(~listed(sources[0], roots[0][1], Path(opt.exclude))))
     size = (opt.inputResH, opt.inputResW)
     augmentation = Augmentation(opt.scale, opt.rotate, opt.shift)
     dpg = build_dpg(opt.dpg) if opt.addDPG else None

@@ -14,6 +14,7 @@ from pathlib import Path
 sys.path += [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
+from calibrate import read_table
 
 from SPPE.src.main_fast_inference import load_model
 from train import source_roots
@@ -25,16 +26,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="model_N.pkl; its folder's option.json is read")
     parser.add_argument("--out", type=Path, required=True, help="the .pth to write")
+    parser.add_argument("--confidence", type=Path, help="JSON of tools/calibrate.py: expected error of a score")
     parser.add_argument("--note", default="", help="data, licence: whatever should stay with the file")
     args = parser.parse_args(argv)
     try:
-        release(args.model, args.out, args.note)
+        release(args.model, args.out, args.note, args.confidence)
     except (ValueError, FileNotFoundError) as error:
         print(f"release.py: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def release(model: Path, out: Path, note: str = "") -> None:
+def release(model: Path, out: Path, note: str = "", confidence: Path | None = None) -> None:
     """Write `out` from `model` and the option.json beside it.
 
     Raises:
@@ -52,6 +54,8 @@ def release(model: Path, out: Path, note: str = "") -> None:
         "taught": taught_points(opt),
         "note": note,
     }
+    if confidence:
+        meta["confidence"] = read_table(confidence)
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     save_whole({"state_dict": state, "meta": meta}, out)

@@ -83,19 +83,6 @@ def join(sources: list[Annotations]) -> Annotations:
     )
 
 
-def without(data: Annotations, listing: Path) -> Annotations:
-    """The faces whose picture's file name is not in the text file `listing`, a name a line; `#` begins a comment.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
-    if not listing.is_file():
-        raise FileNotFoundError(f"--exclude: no file at {listing}; tools/audit.py writes one")
-    lines = listing.read_text(encoding="utf-8-sig").splitlines()
-    unwanted = {line.split("#")[0].split("\t")[0].strip() for line in lines}
-    return data.take(np.array([i for i, path in enumerate(data.images) if path.name not in unwanted], int))
-
-
 @dataclass
 class Face:
     """One face as an annotation file gives it.
