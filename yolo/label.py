@@ -7,9 +7,10 @@ weights inside the package and both were trained on WIDER FACE, so both mean the
 the product: install them in an environment of their own (facenet-pytorch pins an old torch: `pip install --no-deps
 facenet-pytorch` works with a new one).
 
-The file written is a JSON list of {"imgname", "size": [W, H], "boxes": [[x1, y1, x2, y2], ...], "ignore": [...]} in
-pixels of the picture. A box both see is a face; a box that only one of them sees is `ignore`: training neither
-rewards nor punishes it.
+The file written is a JSON list of {"imgname", "size": [W, H], "boxes": [[x1, y1, x2, y2, score], ...], "ignore":
+[[x1, y1, x2, y2, score, 0 for CenterFace or 1 for MTCNN], ...]} in pixels of the picture. A box both see is a face; a
+box that only one of them sees is `ignore`: training neither rewards nor punishes it. A photograph takes seconds; the
+file is written every SAVE_EVERY of them, and the same command goes on where it was cut.
 """
 
 import argparse
@@ -37,6 +38,8 @@ MTCNN_THRESHOLDS = [0.5, 0.6, 0.6]
 # Two boxes of one face by these detectors overlap by 0.7 in the median; under 0.4 they are hardly about the same face.
 AGREE_IOU = 0.4
 SAME_FACE_IOU = 0.45
+# Photographs between two writings of the file.
+SAVE_EVERY = 20
 
 
 def load_centerface():
@@ -83,11 +86,12 @@ def mtcnn_boxes(net, image, scale):
 
 
 def agree(first, second, bar=AGREE_IOU):
-    """Two detectors' boxes (N, 5), (M, 5) -> (boxes, ignore): the mutually best pairs over the bar (the first's box),
-    and the rest.
+    """Two detectors' boxes (N, 5), (M, 5) -> (boxes (K, 5), ignore (L, 6)): the mutually best pairs over the bar (the
+    first's box), and the rest, whose last column says who saw it, 0 or 1.
     """
+    first, second = (torch.nn.functional.pad(found, (0, 1), value=who) for who, found in enumerate((first, second)))
     if len(first) == 0 or len(second) == 0:
-        return first[:0], torch.cat((first, second))
+        return first[:0, :5], torch.cat((first, second))
     iou = iou_matrix(first, second)
     partner = iou.argmax(1)
     mutual = (iou.argmax(0)[partner] == torch.arange(len(first))) & (iou.amax(1) >= bar)
@@ -95,7 +99,7 @@ def agree(first, second, bar=AGREE_IOU):
     rest = torch.cat((first[~mutual], second[torch.isin(torch.arange(len(second)), partner[mutual], invert=True)]))
     if mutual.any():
         rest = rest[iou_matrix(rest, first[mutual]).amax(1) < bar]
-    return first[mutual], rest
+    return first[mutual, :5], rest
 
 
 def label(path, centerface, mtcnn, scales):
@@ -115,10 +119,27 @@ def label(path, centerface, mtcnn, scales):
     }
 
 
+def load_records(path):
+    """The records of an earlier run, by picture; none where there was no run. Raises ValueError for another file."""
+    if not path.is_file():
+        return {}
+    try:
+        return {record["imgname"]: record for record in json.loads(path.read_text())}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no file of labels; move it away or name another --out") from error
+
+
+def save_records(path, records):
+    """Write them by name of picture: aside first, then renamed."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps([records[name] for name in sorted(records)]))
+    temporary.replace(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write, or to go on with")
     parser.add_argument(
         "--scales", type=float, nargs="+", default=SCALES, help="sizes at which the pictures are searched"
     )
@@ -128,16 +149,22 @@ def main():
     paths = sorted(p for p in args.scenes.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         parser.error(f"no photographs in {args.scenes}")
+    try:
+        records = load_records(args.out)
+    except ValueError as error:
+        parser.error(str(error))
+    todo = [path for path in paths if path.name not in records]
+    if not todo:
+        print(f"{args.out} knows all {len(paths)} pictures")
+        return
     centerface, mtcnn = load_centerface(), load_mtcnn()
-    records = []
-    for n, path in enumerate(paths, 1):
+    for n, path in enumerate(todo, 1):
         record = label(path, centerface, mtcnn, args.scales)
-        records += [record] if record else []
-        if n % 50 == 0 or n == len(paths):
-            print(f"{n}/{len(paths)} pictures, {sum(len(r['boxes']) for r in records)} faces", flush=True)
-    temporary = args.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(records))
-    temporary.replace(args.out)
+        if record:
+            records[path.name] = record
+        if n % SAVE_EVERY == 0 or n == len(todo):
+            save_records(args.out, records)
+            print(f"{n}/{len(todo)} pictures, {sum(len(r['boxes']) for r in records.values())} faces", flush=True)
 
 
 if __name__ == "__main__":
