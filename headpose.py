@@ -18,7 +18,7 @@ from SPPE.src.landmarks import NUM_POINTS
 # The rigid points (ends of the brows, root and base of the nose, corners of the eyes) in three dimensions: x right, y
 # down, z away from the camera, thousandths of the distance between the outer eye corners, (0, 0, 0) midway between
 # these. Mean, with its mirror image, of 53 neutral adults made by train_sppe/src/synth (labels of
-# `Landmarks.locate` on `scene.sample_person`). Mouth, jaw and lids move too much, and the contour is another line of the
+# `Landmarks.locate` on `scene.sample_person`). Mouth, jaw and lids move too much; the contour is another line of the
 # skin from every side.
 MODEL = {
     33: (-733, -92, 246),

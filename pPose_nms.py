@@ -244,7 +244,21 @@ def _csv_lines(pictures: dict[str, list], times: dict[str, float]) -> Iterator[b
 
     count = next((len(face.landmarks) for faces in pictures.values() for face in faces), NUM_POINTS)
     yield written(
-        ["image", "time", "face", "idx", "score", "pose_score", "x1", "y1", "x2", "y2", "yaw", "pitch", "roll"]
+        [
+            "image",
+            "time",
+            "face",
+            "idx",
+            "score",
+            "pose_score",
+            "left",
+            "top",
+            "right",
+            "bottom",
+            "yaw",
+            "pitch",
+            "roll",
+        ]
         + [f"{kind}{i}" for i in range(count) for kind in "xyc"]
     )
     for name, faces in pictures.items():
@@ -257,8 +271,8 @@ def _csv_lines(pictures: dict[str, list], times: dict[str, float]) -> Iterator[b
 
 
 def result_arrays(pictures: dict[str, list], times: dict[str, float]) -> dict[str, np.ndarray]:
-    """A row a face, F in all: image (F,) text, landmarks (F, K, 2), confidence (F, K), boxes (F, 4), head_pose (F, 3) yaw
-    pitch roll, score, pose_score, idx (0 where there is none), time (nan where there is none); names (K,) of the points.
+    """A row a face, F in all: image (F,) text, landmarks (F, K, 2), confidence (F, K), boxes (F, 4), head_pose (F, 3)
+    yaw pitch roll, score, pose_score, idx (0: none), time (nan: none); and names (K,) of the points.
     """
     faces = [(name, face) for name, own in pictures.items() for face in own]
     count = len(faces[0][1].landmarks) if faces else NUM_POINTS

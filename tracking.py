@@ -4,8 +4,8 @@
     for job in follow(predictor, jobs, tracker, every=5):
         job.faces[0].idx, job.faces[0].landmarks
 
-The detector looks at every k-th frame. In between, and for a face that the detector misses, the landmarks of a frame give
-the box of the next.
+The detector looks at every k-th frame. In between, and for a face that the detector misses, the landmarks of a frame
+give the box of the next.
 """
 
 import math
