@@ -21,7 +21,11 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     add("--list", type=Path, dest="inputlist", help="text file with a picture a line, relative to --indir or the list")
     add("--image", type=Path, dest="inputimg", help="one picture")
-    add("--boxes", type=Path, help=".json or .csv file of boxes to use instead of the detector's (doc/api.md)")
+    add(
+        "--boxes",
+        type=Path,
+        help=".json or .csv file of boxes to use instead of the detector's (dataloader.read_boxes)",
+    )
     add("--outdir", type=Path, default=Path("examples/outputs"), help="where results go")
     add("--format", default="alphapose", help="of the results: alphapose, cmu, open, csv, pts or npz")
     add("--save_img", action="store_true", help="write pictures with the points to OUTDIR/vis")

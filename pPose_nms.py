@@ -165,7 +165,7 @@ def name_with(name: str, suffix: str) -> str:
 
 
 def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapose", times: dict | None = None) -> Path:
-    """Write the results in a format of `FORMATS`; doc/output.md describes each.
+    """Write the results in a format of `FORMATS`.
 
     Args:
         pictures: name -> faces, in input order.

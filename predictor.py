@@ -4,8 +4,6 @@ faces = FacePredictor()("photo.jpg")
 faces[0].landmarks          # (106, 2) x y in image pixels
 faces[0]["left_eye"]        # (9, 2)
 faces[0].head_pose          # yaw, pitch, roll in degrees
-
-doc/api.md shows the rest.
 """
 
 import contextlib

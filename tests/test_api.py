@@ -134,7 +134,7 @@ def rendered_heads():
 
 
 def test_head_pose_of_rendered_heads():
-    """The labels of heads rendered in a known pose: signs right, errors as doc/api.md says, with room."""
+    """The labels of heads rendered in a known pose: signs right, medians within bounds."""
     samples = rendered_heads()
     told = np.array([[float(w) for w in sample.attributes["pose"].split()[1::2]] for sample in samples])
     found = np.array([head_pose(sample.points) for sample in samples])

@@ -149,12 +149,12 @@ def face_at(x: float, y: float = 200, noise: float = 0) -> Face:
 
 
 def test_identities_stay_with_faces_that_pass_close_by():
-    tracker = Tracker()
+    tracker, first = Tracker(), {}
     for step in range(30):
         left, right = face_at(100 + 5 * step), face_at(400 - 5 * step, 330)
         order = [left, right] if step % 2 else [right, left]
         named = {face.idx: face.box[1] for face in tracker.update(order, step / 25)}
-        first = named if step == 0 else first
+        first = first or named
         assert named == pytest.approx(first)
 
 
@@ -181,8 +181,8 @@ def test_one_euro_steadies_still_points_and_follows_fast_ones():
     assert out.std(0).mean() < 0.5 * 0.5
     fast, speed = OneEuro(), 300.0  # pixels a second, two face widths
     for i in range(60):
-        last = fast(face + (speed * i / 30, 0), i / 30)
-    assert (face + (speed * 59 / 30, 0) - last)[:, 0].mean() < speed / 30  # less than a frame behind
+        last = fast(face + np.array([speed * i / 30, 0]), i / 30)
+    assert (face + np.array([speed * 59 / 30, 0]) - last)[:, 0].mean() < speed / 30  # less than a frame behind
     assert np.array_equal(OneEuro()(face, 5.0), face)
 
 
