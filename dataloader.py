@@ -100,7 +100,7 @@ def input_jobs(where: Path, leave_out: Path | None = None) -> list[Job]:
         return [Job(where.name, where)]
     base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), where.parts))
     jobs: dict[Path, Job] = {}
-    for match in sorted(map(Path, glob.glob(str(where), recursive=True)), key=os.fsencode):
+    for match in sorted(map(Path, glob.glob(str(where), recursive=True)), key=os.fsencode):  # noqa: PTH207
         inside = [match / path for path in find_images(match)] if match.is_dir() else [match]
         for path in inside:
             if path.suffix.lower() in IMAGE_EXTENSIONS:

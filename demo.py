@@ -307,9 +307,8 @@ def report(opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor, s
     counts = {status: sum(job.status == status for job in jobs) for status in ("ok", "no_face", "unreadable", "error")}
     found = sum(len(job.faces) for job in jobs)
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    print(
-        f"{len(jobs)} {'frames' if is_stream(opt) else 'pictures'} ({told}), {found} faces in {seconds:.1f} s; results in {opt.outdir}"
-    )
+    kind = "frames" if is_stream(opt) else "pictures"
+    print(f"{len(jobs)} {kind} ({told}), {found} faces in {seconds:.1f} s; results in {opt.outdir}")
     if opt.profile:
         for stage, spent in predictor.seconds.items():
             print(f"  {stage:<10} {spent:7.2f} s  {1000 * spent / max(len(jobs), 1):7.1f} ms a picture")
