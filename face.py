@@ -97,7 +97,7 @@ def skeleton() -> list[tuple[int, int]]:
 
 
 def to_supervision(faces: Sequence[Face]) -> "supervision.KeyPoints":
-    """One picture's faces as supervision.KeyPoints: xy (N, K, 2), keypoint_confidence (N, K), detection_confidence (N,).
+    """One picture's faces in supervision.KeyPoints: xy (N, K, 2), keypoint_confidence (N, K), detection_confidence (N,)
 
     `data` holds `box` (N, 4), and `tracker_id` (N,) when the faces have identities.
 

@@ -3,7 +3,7 @@
 head_pose(points)        # HeadPose(yaw=12.1, pitch=-3.4, roll=1.0), degrees
 
 The signs are those of the rendered heads (train_sppe/src/synth): yaw > 0 turns to the right of the picture, pitch > 0
-looks up, roll > 0 leans clockwise as the viewer sees it. (0, 0, 0) looks along the line from the face to the camera. The
+looks up, roll > 0 leans clockwise as the viewer sees it. (0, 0, 0) looks along the line from face to camera. The
 camera is taken to look straight at the face, so neither the picture's size nor how it was cut out matters.
 """
 
