@@ -41,7 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("speed").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    add("--precision", default="auto", help="auto, fp32, bf16, fp16")
+    add("--precision", default="auto", help="auto, fp32, bf16, fp16; int8 with --runtime")
+    add("--runtime", default="pytorch", help="pytorch, or on the CPU onnx or openvino; see doc/export.md")
     add("--detbatch", type=int, default=4, help="pictures a detector step")
     add("--posebatch", type=int, default=80, help="faces a landmark step")
     add("--sp", action="store_true", help="one thread for everything; the same results")

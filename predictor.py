@@ -18,6 +18,7 @@ import torch
 
 from dataloader import DECODE_THREADS, Job, batches, ordered_map, read_job, source
 from pPose_nms import pose_nms
+from runtime import load_runtime
 from SPPE.src.landmarks import PARTS, to_68, to_insightface
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.device import PRECISIONS
@@ -98,6 +99,7 @@ class FacePredictor:
         nClasses: raise if the landmark weights hold another number.
         input_size: (h, w) of crops; inp_dim, conf, nms: of the detector; None: what the weights say.
         device, precision: "auto", or as torch names them. flip: flip test. decode: "dark" or "alphapose".
+        runtime: "pytorch", or on the CPU "onnx" or "openvino", which have their own precisions (runtime.py).
         detbatch: pictures a detector step; posebatch: faces a landmark step.
     Raises:
         FileNotFoundError, ValueError: weights that are missing, broken, or for another number of points.
@@ -119,9 +121,11 @@ class FacePredictor:
         decode: str = DEFAULT_DECODER,
         detbatch: int = 4,
         posebatch: int = 80,
+        runtime: str = "pytorch",
     ):
+        engine = load_runtime(runtime, precision, device)
         self.estimator = Estimator(
-            find_weights(sppe, WEIGHTS_FOLDER, ".pth"), nClasses, input_size, device, precision, flip, decode
+            find_weights(sppe, WEIGHTS_FOLDER, ".pth"), nClasses, input_size, device, precision, flip, decode, engine
         )
         weights = find_weights(detector, ROOT / "models" / "yolo", ".weights")
         thresholds = {k: v for k, v in {"inp_dim": inp_dim, "conf": conf, "nms": nms}.items() if v is not None}
@@ -130,6 +134,7 @@ class FacePredictor:
             weights,
             device=self.estimator.device,
             precision=next(name for name, dtype in PRECISIONS.items() if dtype == self.estimator.dtype),
+            runtime=engine,
             **thresholds,
         )
         self.detbatch, self.posebatch = detbatch, posebatch
