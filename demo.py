@@ -155,7 +155,7 @@ def build_predictor(opt: argparse.Namespace) -> FacePredictor:
         nClasses=opt.nClasses,
         input_size=(opt.inputResH, opt.inputResW) if opt.inputResH else None,
         flip=opt.flip or not opt.fast_inference,
-        **{name: getattr(opt, name) for name in ("inp_dim", "conf", "nms", "device", "precision", "decode")},
+        **{name: getattr(opt, name) for name in ("inp_dim", "conf", "nms", "device", "precision", "decode", "runtime")},
         **{name: getattr(opt, name) for name in ("detbatch", "posebatch")},
     )
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
+from SPPE.src.utils.eval import DECODERS
 
 # AlphaPose's options that have no meaning here; published commands that give them still run.
 IGNORED = ("mode", "matching", "dataset", "expID", "nThreads", "outputResH", "outputResW", "hmGauss")
@@ -56,11 +56,12 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--nms", type=float, help="IoU above which of two boxes the weaker goes; default the detector's own")
     add("--fast_inference", type=truth, default=True, help="False: flip test, as AlphaPose says it")
     add("--flip", action="store_true", help="flip test: mean of a crop and its mirror image, twice the time")
-    add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points: {', '.join(DECODERS)}")
+    add("--decode", help=f"heatmaps to points: {', '.join(DECODERS)}; default: what the weights say")
 
     add = parser.add_argument_group("speed").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    add("--precision", default="auto", help="auto, fp32, bf16, fp16")
+    add("--precision", default="auto", help="auto, fp32, bf16, fp16; int8 with --runtime")
+    add("--runtime", default="pytorch", help="pytorch, or on the CPU onnx or openvino; see doc/export.md")
     add("--detbatch", type=int, default=4, help="pictures a detector step")
     add("--posebatch", type=int, default=80, help="faces a landmark step")
     add("--sp", action="store_true", help="one thread for everything; the same results")

@@ -22,9 +22,11 @@ import torch
 from dataloader import DECODE_THREADS, Job, as_boxes, batches, ordered_map, read_job, source
 from face import Face, coco_category, skeleton, to_supervision
 from pPose_nms import pose_nms
+from runtime import load_runtime
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
+from SPPE.src.utils.confidence import check_table
+from SPPE.src.utils.confidence import confidence as calibrated
 from SPPE.src.utils.device import PRECISIONS
-from SPPE.src.utils.eval import DEFAULT_DECODER
 from SPPE.src.utils.img import crop_boxes
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from yolo.detector import Detector
@@ -73,7 +75,8 @@ class FacePredictor:
         sppe, detector: a name in models/sppe and models/yolo, or a file. cfg: the detector's, default by its name.
         nClasses: raise if the landmark weights hold another number.
         input_size: (h, w) of crops; inp_dim, conf, nms: of the detector; None: what the weights say.
-        device, precision: "auto", or as torch names them. flip: flip test. decode: "dark" or "alphapose".
+        device, precision: "auto", or as torch names them. flip: flip test. decode: default what the weights say.
+        runtime: "pytorch", or on the CPU "onnx" or "openvino", which have their own precisions (runtime.py).
         detbatch: pictures a detector step; posebatch: faces a landmark step.
     Raises:
         FileNotFoundError, ValueError: weights that are missing, broken, or for another number of points.
@@ -92,12 +95,14 @@ class FacePredictor:
         device: str = "auto",
         precision: str = "auto",
         flip: bool = False,
-        decode: str = DEFAULT_DECODER,
+        decode: str | None = None,
         detbatch: int = 4,
         posebatch: int = 80,
+        runtime: str = "pytorch",
     ):
+        engine = load_runtime(runtime, precision, device)
         self.estimator = Estimator(
-            find_weights(sppe, WEIGHTS_FOLDER, ".pth"), nClasses, input_size, device, precision, flip, decode
+            find_weights(sppe, WEIGHTS_FOLDER, ".pth"), nClasses, input_size, device, precision, flip, decode, engine
         )
         weights = find_weights(detector, ROOT / "models" / "yolo", ".weights")
         thresholds = {k: v for k, v in {"inp_dim": inp_dim, "conf": conf, "nms": nms}.items() if v is not None}
@@ -106,9 +111,12 @@ class FacePredictor:
             weights,
             device=self.estimator.device,
             precision=next(name for name, dtype in PRECISIONS.items() if dtype == self.estimator.dtype),
+            runtime=engine,
             **thresholds,
         )
         self.detbatch, self.posebatch = detbatch, posebatch
+        table = self.estimator.meta.get("confidence")
+        self.errors_of_scores = check_table(table) if table else None
         taught = set(self.estimator.meta.get("taught", range(self.estimator.nClasses)))
         self.hollow = np.array([i not in taught for i in range(self.estimator.nClasses)])
         self.seconds: dict[str, float] = {}  # of each stage, added up over its threads and over all runs
@@ -219,6 +227,8 @@ class FacePredictor:
 
     def _faces(self, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray) -> list[Face]:
         index, points, scores, pose_scores = pose_nms(boxes[:, :4], boxes[:, 4], points, scores)
+        if self.errors_of_scores:  # only now: pose NMS goes by the heatmaps' peaks
+            scores = calibrated(scores, self.errors_of_scores)
         return [
             Face(boxes[i, :4], float(boxes[i, 4]), xy, confidence, float(pose_score), self.hollow)
             for i, xy, confidence, pose_score in zip(index, points, scores, pose_scores)
