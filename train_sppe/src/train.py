@@ -65,6 +65,8 @@ def train(opt: argparse.Namespace) -> None:
     model = createModel(opt.nClasses, duc=tuple(opt.duc), **trunk)
     if opt.loadModel:
         load_weights(model, Path(opt.loadModel))
+    if world > 1 and device.type == "cuda":  # batch norm over all processes, as one process with the whole batch has it
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device, memory_format=torch.channels_last)
     state = TrainingState(opt, model, device)
     visdom = connect_visdom(opt.expID) if opt.visdom and rank == 0 else None
