@@ -15,8 +15,8 @@ import torch
 from test_train import SRC, data, script  # noqa: F401  fixtures
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-# Three steps of 4 faces in one process, or of 2 in each of two. Colour changes are drawn for a batch as a whole, so they
-# are left out.
+# Three steps of 4 faces in one process, or of 2 in each of two. Colour changes are drawn for a batch as a whole, so
+# they are left out.
 OPTIONS = ["--nEpochs", "2", "--trainIters", "3", "--noColour", "--warmup", "4", "--addDPG"]
 
 FREEZE = """

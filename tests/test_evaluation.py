@@ -5,16 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+import evaluation
+from conftest import ROOT
 from evaluation import (
     PART_WEIGHTS,
     PPR_PIXELS,
+    attribute_bands,
     auc,
     build_report,
+    detect,
     distances,
     face_scale,
     failure_rate,
+    in_convention,
     main,
     mean_face,
     mpd,
@@ -23,9 +27,10 @@ from evaluation import (
     table,
 )
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PARTS, PUPILS
-from SPPE.src.models.FastPose import createModel
-from tiny import face_shape, make_tiny_dataset
+from SPPE.src.utils.imread import load_image
+from tiny import face_shape, make_tiny_dataset, make_tiny_network
 from utils.dataset.base import Annotations, boxes_of
+from yolo.detector import Detector
 
 
 def faces(n: int = 4, **changes) -> Annotations:
@@ -177,19 +182,135 @@ def test_mean_face_of_equal_faces_is_the_face():
     assert (mean[8] - mean[16]) * size == pytest.approx(data.points[0, 8] - data.points[0, 16], abs=1e-3)
 
 
+def test_points_in_sight_are_told_apart():
+    data = faces(2)
+    pred = data.points.copy()
+    pred[0, 5] += (12.4, 0)
+    data.visible[0, 5] = 1
+    report = build_report(pred, data)
+    assert report["visible_only"]["points"] == report["all"]["points"] - 1
+    assert report["visible_only"]["nme"] == 0 < report["all"]["nme"]
+    assert "visible only" in table(report)
+    data.visible[0, 5] = 2
+    assert "visible only" not in table(build_report(pred, data))
+
+
+def test_yaw_is_taken_from_the_pose():
+    poses = ["yaw -75 pitch 3 roll 0", "yaw 30 pitch 0 roll 9", "yaw 0 pitch -60 roll 2", "yaw 45 pitch 0 roll 0"]
+    data = faces(4, attributes={"pose": np.array(poses)})
+    pred = data.points.copy()
+    pred[0] += (12.4, 0)
+    data.visible[0] = 1
+    report = build_report(pred, data)
+    assert {band: group["faces"] for band, group in report["yaw"].items()} == {
+        "0-30": 2,
+        "30-60": 1,
+        "60-90": 1,
+        "0-60": 3,
+    }
+    assert report["yaw"]["60-90"]["nme"] == pytest.approx(0.1, rel=1e-4)
+    assert report["yaw"]["0-60"]["nme"] == 0
+    assert report["visible_only_yaw"]["60-90"]["points"] == 0
+    assert "pose" not in report["attributes"]
+    assert "yaw 0-60, visible only" in table(report)
+    assert build_report(data.points, faces(4, attributes={"pose": np.array(["left"] * 4)}))["yaw"] == {}
+
+
+def test_an_attribute_of_many_values_is_put_in_bands():
+    ages = np.arange(100).astype(str)
+    bands = attribute_bands(ages)
+    assert sum(rows.astype(int) for rows in bands.values()).tolist() == [1] * 100
+    assert next(iter(bands)).startswith("0 to ")
+    assert len(bands) == 4
+    assert attribute_bands(np.array([f"person {i}" for i in range(100)])) == {}
+    assert set(attribute_bands(np.array(["yes", "no", "yes"]))) == {"yes", "no"}
+    data = faces(40, attributes={"name": np.array([f"person {i}" for i in range(40)])})
+    assert "attribute name has 40 values" in table(build_report(data.points, data))
+
+
+def test_a_missed_face_has_failed_and_has_no_distance():
+    data = faces(4)
+    pred = data.points + np.float32([3, 4])
+    pred[1] = np.inf
+    data.visible[1, 7] = 0
+    data.points[1, 7] = np.nan  # what is not annotated may be anything
+    report = build_report(pred, data)
+    assert report["all"]["faces_missed"] == 1
+    assert report["all"]["nme"] == pytest.approx(5 / 124, rel=1e-4)
+    assert report["all"]["mpd"] == pytest.approx(5, rel=1e-4)
+    assert report["all"]["failure_rate"] == 0.25
+    assert report["all"]["auc"] == pytest.approx(0.75 * (1 - 0.5 / 1.24), rel=1e-3)
+    assert report["all"]["ppr"]["10"] == pytest.approx(100 * 3 * 106 / (4 * 106 - 1), rel=1e-6)
+    assert report["faces"]["missed"] == [False, True, False, False]
+    assert [face["image"] for face in report["failures"]] == ["1.png"]
+    assert max(report["points"]) == pytest.approx(5 / 124, rel=1e-4)
+    assert "1 of 4 faces were missed" in table(report)
+    assert "1.png  missed" in table(report)
+
+
+def test_failures_are_the_faces_above_the_bar_worst_first():
+    data = faces(3)
+    pred = data.points.copy()
+    pred[0] += (20, 0)
+    pred[2] += (30, 0)
+    report = build_report(pred, data, names=["a/0.png", "a/1.png", "a/2.png"])
+    assert [face["image"] for face in report["failures"]] == ["a/2.png", "a/0.png"]
+    assert report["failures"][0]["nme"] == pytest.approx(30 / 124, rel=1e-4)
+
+
+def test_convention_moves_the_68_points_only(monkeypatch):
+    monkeypatch.setattr(evaluation, "to_68", lambda points: points[..., list(IBUG68), :] + 7)
+    pred = faces(3).points
+    pred[1] = np.inf
+    moved = in_convention(pred, "ibug")
+    assert moved[0, list(IBUG68)] == pytest.approx(pred[0, list(IBUG68)] + 7)
+    others = np.setdiff1d(np.arange(NUM_POINTS), IBUG68)
+    assert (moved[0, others] == pred[0, others]).all()
+    assert np.isinf(moved[1]).all()
+    assert in_convention(pred, "lapa").tolist() == pred.tolist()
+    with pytest.raises(ValueError, match="unknown --convention 'w300'"):
+        in_convention(pred, "w300")
+
+
+def test_the_box_that_overlaps_best_is_the_faces(tmp_path):
+    """Two faces in one picture, each with a box of its own, and one whose box lies beside all that was found."""
+    paths = [ROOT / "examples" / "imgs" / "grace_hopper.jpg"] * 3
+    boxes = np.float32([[100, 100, 200, 200], [300, 100, 400, 200], [0, 300, 50, 350]])
+    data = faces(3)
+    data.images, data.boxes = paths, boxes
+    found = np.float32([[290, 110, 390, 215, 0.9], [110, 100, 215, 200, 0.8], [100, 140, 200, 300, 0.7]])
+    got, overlap = detect(data, lambda images: [found])
+    assert got[:2].tolist() == found[[1, 0], :4].tolist()
+    assert (overlap[:2] > 0.6).all()
+    assert overlap[2] == 0
+    _, overlap = detect(data, lambda images: [found[:0]])
+    assert overlap.tolist() == [0, 0, 0]
+
+
+def test_the_projects_detector_finds_the_face_of_a_photograph():
+    path = ROOT / "examples" / "imgs" / "grace_hopper.jpg"
+    detector = Detector()
+    box = detector([load_image(path)])[0][0, :4]
+    side = box[2] - box[0]
+    data = faces(2)
+    data.images, data.boxes = [path, path], np.stack([box + 0.1 * side, box + 1.5 * side])
+    got, overlap = detect(data, detector)
+    assert got[0] == pytest.approx(box)
+    assert overlap[0] == pytest.approx(0.81 / (2 - 0.81), abs=0.03)
+    assert overlap[1] == 0
+
+
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "small.pth"
-    model = createModel(NUM_POINTS, depth=18, width=0.125, duc=(32, 32))
-    torch.save({"state_dict": model.state_dict(), "meta": {"input_size": (64, 64)}}, path)
-    return path
+    return make_tiny_network(tmp_path_factory.mktemp("weights") / "small.pth")
 
 
 def test_command_writes_json_table_and_plots(tmp_path, network, capsys):
     root, out = make_tiny_dataset(tmp_path / "data", unannotated=(41,)), tmp_path / "out"
     main(["--dataRoot", str(root), "--weights", str(network), "--outdir", str(out), "--nThreads", "0", "--flip"])
-    assert {p.name for p in out.iterdir()} == {"evaluation.json", "table.txt", "ppr.png", "ced.png", "points.png"}
+    assert {p.name for p in out.iterdir()} == {
+        *("evaluation.json", "table.txt", "failures.txt", "ppr.png", "ced.png", "points.png"),
+    }
     report = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert report["all"]["faces"] == 3
     assert report["all"]["points"] == 3 * (NUM_POINTS - 1)
@@ -201,10 +322,15 @@ def test_command_writes_json_table_and_plots(tmp_path, network, capsys):
 def test_command_takes_a_detectors_boxes(tmp_path, network):
     root = make_tiny_dataset(tmp_path / "data", n=4)
     given = ["--dataRoot", str(root), "--weights", str(network), "--nThreads", "0"]
-    for boxes in ("true", "dpg"):
+    kinds = ("true", "dpg", "detector")
+    for boxes in kinds:
         main([*given, "--boxes", boxes, "--outdir", str(tmp_path / boxes)])
-    reports = [json.loads((tmp_path / boxes / "evaluation.json").read_text()) for boxes in ("true", "dpg")]
-    assert reports[0]["all"]["nme"] != reports[1]["all"]["nme"]
+    true, dpg, found = (json.loads((tmp_path / boxes / "evaluation.json").read_text()) for boxes in kinds)
+    assert true["all"]["nme"] != dpg["all"]["nme"]
+    assert true["all"]["faces_missed"] == 0
+    # whether a drawing is a face to the detector does not matter here: the counts agree either way
+    assert found["all"]["faces_missed"] == sum(found["faces"]["missed"])
+    assert (found["box_iou"] is None) == (found["all"]["faces_missed"] == found["all"]["faces"])
 
 
 @pytest.mark.parametrize(
@@ -215,7 +341,9 @@ def test_command_takes_a_detectors_boxes(tmp_path, network):
         (["--split", "dev"], "unknown --split 'dev'; choose one of train, val, test"),
         (["--decode", "argmax"], "unknown --decode 'argmax'; choose one of dark"),
         (["--normaliser", "ears"], "unknown --normaliser 'ears'; choose one of outer_eyes"),
-        (["--boxes", "mine"], "unknown --boxes 'mine'; choose one of true, dpg"),
+        (["--boxes", "mine"], "unknown --boxes 'mine'; choose one of true, dpg, detector"),
+        (["--convention", "mine"], "unknown --convention 'mine'; choose one of lapa, ibug"),
+        (["--boxes", "detector", "--detector", "no.weights"], "--detector: no weights at no.weights"),
         (["--batch", "0"], "--batch 0 must be positive"),
         (["--inputResH", "128"], "go together"),
         (["--dataRoot", "nowhere"], "no data set at nowhere"),

@@ -6,6 +6,7 @@ import json
 import sys
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -13,7 +14,18 @@ import torch
 from yolo import label, train
 from yolo.bbox import iou_matrix
 from yolo.darknet import Darknet
-from yolo.dataset import Composer, Sample, cut_boxes, load_crops, load_scenes, read_levels, rotate_boxes, split
+from yolo.dataset import (
+    Composer,
+    Sample,
+    cut_boxes,
+    load_crops,
+    load_heads,
+    load_scenes,
+    read_levels,
+    relabel,
+    rotate_boxes,
+    split,
+)
 from yolo.detector import FACE_CFG
 from yolo.evaluate import average_precision, match, precision_recall
 from yolo.loss import SURE_LOGIT, assign, detection_loss
@@ -78,6 +90,45 @@ def test_agreement_of_two_detectors():
     assert sorted(ignore[:, 0].tolist()) == [50, 80]  # one detector each; the third box is the first face once more
     boxes, ignore = label.agree(first[:0], second)
     assert (len(boxes), len(ignore)) == (0, 2)
+    assert ignore[:, 5].tolist() == [1, 1]  # the second one saw them
+
+
+def test_third_vote_settles_what_centerface_alone_saw():
+    alone, other, early = [50, 50, 60, 60, 0.4, 0], [80, 80, 90, 90, 0.9, 1], [20, 20, 30, 30, 0.4]
+    record = {"imgname": "a.jpg", "boxes": [[0, 0, 10, 10, 0.9]], "ignore": [alone, other, early]}
+    third = np.array([box[:5] for box in (alone, other, early)], np.float32)
+    settled = label.settle(record, third)
+    assert settled["boxes"] == [[0, 0, 10, 10, 0.9], alone[:5]]
+    assert settled["ignore"] == [other, early]
+    assert label.settle(record, third[:0]) == record
+
+
+def test_labelling_goes_on_where_it_was_cut(tmp_path, monkeypatch, capsys):
+    for name in "abc":
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((20, 30, 3), np.uint8))
+    (tmp_path / "d.jpg").write_text("no picture")
+    seen, face = [], torch.tensor([[2.0, 2, 12, 14, 0.9]])
+    monkeypatch.setattr(label, "load_centerface", lambda: None)
+    monkeypatch.setattr(label, "load_mtcnn", lambda: None)
+    monkeypatch.setattr(label, "centerface_boxes", lambda net, image, scales: face)
+    monkeypatch.setattr(label, "mtcnn_boxes", lambda net, image, scale: seen.append(1) or face)
+    monkeypatch.setattr(label, "SAVE_EVERY", 1)
+    out = tmp_path / "labels.json"
+    monkeypatch.setattr(sys, "argv", ["label", "--scenes", str(tmp_path), "--out", str(out)])
+    label.main()
+    records = json.loads(out.read_text())
+    assert [r["imgname"] for r in records] == ["a.png", "b.png", "c.png"]
+    assert records[0]["size"] == [30, 20]
+    assert "d.jpg" in capsys.readouterr().err
+    out.write_text(json.dumps(records[:2]))  # as a cut run leaves it
+    seen.clear()
+    label.main()
+    assert len(seen) == 1
+    assert json.loads(out.read_text()) == records
+    out.write_text("{broken")
+    with pytest.raises(SystemExit, match="2"):
+        label.main()
+    assert "no file of labels" in capsys.readouterr().err
 
 
 def test_labelling_says_what_it_needs(tmp_path, monkeypatch, capsys):
@@ -160,6 +211,59 @@ def test_composed_pictures_are_sound_and_repeatable():
             assert b.max(initial=0) <= 160
         total += len(boxes)
     assert total > 30
+
+
+def heads_folder(folder, count=10):
+    """A set of discs in the form of the rendered heads, every fifth of them for validation."""
+    names = [f"{n}.png" for n in range(count)]
+    (folder / "images").mkdir(parents=True)
+    for name in names:
+        cv2.imwrite(str(folder / "images" / name), disc(96, 96, (25, 20, 70, 80))[0])
+    with h5py.File(folder / "annot_discs.h5", "w") as file:
+        file["imgname"] = names
+        file["bndbox"] = np.tile(np.array([25, 20, 70, 80], np.float32), (count, 1, 1))
+        file["split"] = ["val" if n % 5 == 0 else "train" for n in range(count)]
+    return folder
+
+
+def test_rendered_heads_are_read_from_the_training_part(tmp_path):
+    with pytest.raises(ValueError, match=r"0 files annot_\*.h5"):
+        load_heads(tmp_path)
+    heads = load_heads(heads_folder(tmp_path / "heads"), count=4)
+    assert len(heads) == 4
+    assert not {"0.png", "5.png"} & {head.name for head in heads}
+    assert heads[0].boxes.tolist() == [[25, 20, 70, 80]]
+
+
+def test_every_way_to_fill_a_canvas():
+    scenes, heads = [sample("a"), sample("b", (100, 60, 160, 140))], [sample("h", (30, 20, 70, 80), (100, 100))]
+    composer = Composer(scenes, [sample("c", (60, 40, 200, 220), (256, 256))], heads)
+    for way in (composer.single, composer.mosaic, composer.grid, composer.pasted, composer.empty):
+        faces = 0
+        for seed in range(8):
+            canvas, boxes, ignore = way(150, np.random.default_rng(seed))
+            assert canvas.shape == (150, 150, 3)
+            assert boxes.shape[1] == ignore.shape[1] == 4
+            faces += len(boxes)
+            assert way != composer.grid or (boxes[:, 2:] - boxes[:, :2]).max(initial=0) <= 50
+        assert (faces == 0) == (way == composer.empty)
+
+
+def test_a_pasted_head_is_cut_out():
+    composer, head = Composer([sample()], []), sample("h", (30, 20, 70, 80), (100, 100))
+    canvas = np.full((120, 120, 3), 90, np.uint8)
+    boxes, _ = composer.lay(canvas, head, (10, 10, 110, 110), np.random.default_rng(1), 60, 40, cut_out=True)
+    (x1, y1, x2, y2), grey = boxes[0].astype(int), (canvas == 90).all(-1)
+    assert (canvas[(y1 + y2) // 2, (x1 + x2) // 2] == 255).all()  # the face as it was
+    assert grey[10:110, 10:110].any()  # and the background is not under a square
+    assert grey[:10].all()
+
+
+def test_other_labels_for_training(tmp_path):
+    (tmp_path / "l.json").write_text(json.dumps([{"imgname": "a", "boxes": [[1, 2, 30, 40, 0.5]], "ignore": []}]))
+    assert relabel([sample("a")], tmp_path / "l.json")[0].boxes.tolist() == [[1, 2, 30, 40]]
+    with pytest.raises(ValueError, match=r"l.json: knows nothing of b"):
+        relabel([sample("a"), sample("b")], tmp_path / "l.json")
 
 
 # --- loss ------------------------------------------------------------------------------------------
@@ -330,6 +434,22 @@ def test_a_run_taken_up_again_equals_an_unbroken_one(tiny_data, monkeypatch, cap
     lines = [json.loads(line) for line in (folder / "runs" / "cut" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     assert "ap" in lines[1]
+
+
+def test_a_start_is_measured_and_kept_unless_it_is_beaten(tiny_data, monkeypatch):
+    folder, command = tiny_data
+    monkeypatch.setattr(train, "RUNS", folder / "runs")
+    train.build_net(folder / "s.cfg").save_weights(folder / "start.weights")
+    measured = iter([0.9, 0.8])
+    monkeypatch.setattr(train, "validate", lambda *_: {"ap": next(measured)})
+    heads = heads_folder(folder / "heads")
+    options = ["--start", str(folder / "start.weights"), "--rendered", str(heads), "--train_labels"]
+    train.main([*command, "--expID", "fine", *options, str(folder / "labels.json")])
+    run = folder / "runs" / "fine"
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [(line["epoch"], line.get("ap")) for line in lines] == [("start", 0.9), (0, None), (1, 0.8)]
+    assert (run / "last.weights").is_file()
+    assert not (run / "best.weights").exists()
 
 
 def test_the_face_network_can_be_taught():

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS
+from SPPE.src.models.FastPose import createModel
 from utils.dataset.base import Annotations, boxes_of, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 
@@ -89,3 +91,11 @@ def make_tiny_dataset(folder: Path, n: int = 12, seed: int = 0, unannotated: tup
         folder / FILE_NAME, Annotations(paths, boxes_of(points, visible), points, visible, attributes), images, split
     )
     return folder
+
+
+def make_tiny_network(path: Path) -> Path:
+    """Write a weights file of a small network for crops of 64 x 64 that has learnt nothing."""
+    torch.manual_seed(0)
+    model = createModel(NUM_POINTS, depth=18, width=0.125, duc=(32, 32))
+    torch.save({"state_dict": model.state_dict(), "meta": {"input_size": (64, 64)}}, path)
+    return path

@@ -1,17 +1,20 @@
-"""Training pictures of the face detector: labelled photographs and landmark crops, composed afresh for every step.
+"""Training pictures of the face detector: labelled photographs, landmark crops and rendered heads, composed afresh
+for every step.
 
 Everything is decoded once into memory (uint8). A training picture is a square canvas on which one picture, or four
-around a random point (mosaic: Bochkovskiy et al. 2020, "YOLOv4", section 3.3), or single crops over a face-free
-background are laid, each by one affine; the boxes follow it. Coordinates are (x, y) pixels, pictures (H, W, 3) RGB
-uint8.
+around a random point (mosaic: Bochkovskiy et al. 2020, "YOLOv4", section 3.3), or nine in a grid, or single crops and
+heads over a face-free background are laid, each by one affine; the boxes follow it. Some show no face at all.
+Coordinates are (x, y) pixels, pictures (H, W, 3) RGB uint8.
 """
 
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
+import h5py
 import numpy as np
 import torch
 
@@ -33,16 +36,29 @@ MIN_FACE = 8
 # Of the single pictures this part shows a face of a third of the canvas or more: a portrait must never be missed, and
 # among all sizes drawn alike those would be one in seven.
 LARGE_SHARE = 0.6
-# How the canvas is filled.
-MOSAIC_SHARE, PASTE_SHARE = 0.5, 0.15
-CROP_SHARE = 0.3  # of the tiles; the others are photographs
+# How the canvas is filled: nine small pictures, four, crops and heads over a background, nothing; else one picture.
+GRID_SHARE, MOSAIC_SHARE, PASTE_SHARE, EMPTY_SHARE = 0.12, 0.4, 0.18, 0.06
+# The tiles: rendered heads where there are any, landmark crops, and for the rest photographs. Few heads: the network is
+# for photographs, and rendered ones are to show it poses and things before the face that photographs show seldom.
+HEAD_SHARE, CROP_SHARE = 0.12, 0.26
+# Of what is pasted over a background this part is heads, where there are any.
+PASTED_HEAD_SHARE = 0.5
+# Turned pictures, and the part of these that is turned by more, as heads on pillows and grass are.
 ROTATE_SHARE, MAX_ROTATION = 0.4, 40
+TILT_SHARE, MAX_TILT = 0.15, 100
+# A pasted head is cut out by an ellipse this much larger than its box, and fades over this part of it: a square's edge
+# would be what gives the face away.
+HEAD_ROOM, HEAD_FADE = 1.7, 0.25
+# Nine pictures in a grid: so large are their faces at most, in parts of a cell.
+GRID, GRID_LARGEST = 3, 0.7
 # Enlarging further shows only blur.
 MAX_SCALE = 3.0
 # A picture's longer side fills at least this part of its region's: smaller ones would leave the canvas empty.
 LEAST_FILL = 0.6
 # Copies at 1, 1/2, 1/4, 1/8: what a photograph of 800 px needs to become a tile of a mosaic.
 LEVELS = 4
+# Rendered heads held in memory (0.25 MB each), evenly over the set.
+HEADS = 2000
 
 
 class Sample(NamedTuple):
@@ -90,6 +106,15 @@ def load_scenes(folder, labels):
     return [Sample(name, name.split("_")[0], read_levels(Path(folder) / name), *known[name]) for name in sorted(known)]
 
 
+def relabel(scenes, labels):
+    """The same photographs with the boxes of another file of labels. Raises ValueError where it lacks one of them."""
+    known = load_labels(labels)
+    missing = [scene.name for scene in scenes if scene.name not in known]
+    if missing:
+        raise ValueError(f"{labels}: knows nothing of {missing[0]} ({len(missing)} photographs are missing)")
+    return [scene._replace(boxes=known[scene.name][0], ignore=known[scene.name][1]) for scene in scenes]
+
+
 def load_crops(folder, table, labels=None):
     """Face crops with 68 landmarks, by name.
 
@@ -109,6 +134,27 @@ def load_crops(folder, table, labels=None):
             Sample(row[0], row[1], read_levels(Path(folder) / row[0]), np.concatenate((own.numpy(), boxes)), ignore)
         )
     return samples
+
+
+def load_heads(folder, count=HEADS):
+    """`count` rendered heads of a data set in the `dt_fac_106_ldmks` form, evenly over its training part.
+
+    folder: holds one annot_*.h5 (imgname, bndbox (N, 1, 4), split) and images/. Raises ValueError where it does not.
+    """
+    files = sorted(Path(folder).glob("annot_*.h5"))
+    if len(files) != 1:
+        raise ValueError(
+            f"{folder}: {len(files)} files annot_*.h5 found, one expected (train_sppe/src/synth makes one)"
+        )
+    with h5py.File(files[0]) as table:
+        names = table["imgname"].asstr()[:]
+        boxes = table["bndbox"][:].reshape(-1, 1, 4).astype(np.float32)
+        rows = np.arange(len(names))
+        if "split" in table:
+            rows = rows[table["split"].asstr()[:] == "train"]
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
+    images = Path(folder) / "images"
+    return [Sample(names[k], "rendered", read_levels(images / names[k]), boxes[k], _boxes([])) for k in rows]
 
 
 def photograph_of(name):
@@ -175,51 +221,80 @@ def cut_boxes(boxes, ignore, region):
 
 
 class Composer:
-    """Makes training pictures out of samples; everything random comes from the generator it is given."""
+    """Makes training pictures out of samples; everything random comes from the generator it is given.
 
-    def __init__(self, scenes, crops):
-        self.scenes, self.crops = scenes, crops
+    scenes: photographs; crops: faces with landmarks; heads: rendered ones. The last two may be empty.
+    """
+
+    def __init__(self, scenes, crops, heads=()):
+        self.scenes, self.crops, self.heads = scenes, crops, heads
 
     def __call__(self, size, rng):
         """-> (canvas (size, size, 3) RGB uint8, boxes (N, 4), ignore (M, 4))."""
-        kind = rng.random()
-        if kind < MOSAIC_SHARE:
-            canvas, boxes, ignore = self.mosaic(size, rng)
-        elif kind < MOSAIC_SHARE + PASTE_SHARE and self.crops:
-            canvas, boxes, ignore = self.pasted(size, rng)
-        else:
-            canvas = self.ground(size, rng)
-            smallest = 0.3 * size if rng.random() < LARGE_SHARE else MIN_FACE
-            boxes, ignore = self.lay(canvas, self.draw(rng), (0, 0, size, size), rng, 1.05 * size, smallest)
+        ways = (self.grid, self.mosaic, self.pasted, self.empty)
+        shares = np.cumsum((GRID_SHARE, MOSAIC_SHARE, PASTE_SHARE, EMPTY_SHARE))
+        way = (*ways, self.single)[np.searchsorted(shares, rng.random(), side="right")]
+        canvas, boxes, ignore = way(size, rng)
         cover_faces(canvas, boxes, rng)
         return degrade(canvas, rng), boxes, ignore
 
     def draw(self, rng):
-        pool = self.crops if self.crops and rng.random() < CROP_SHARE else self.scenes
-        return pool[rng.integers(len(pool))]
+        """A sample of any kind."""
+        kind = rng.random()
+        if self.heads and kind < HEAD_SHARE:
+            return pick(self.heads, rng)
+        return pick(self.crops, rng) if self.crops and kind < HEAD_SHARE + CROP_SHARE else pick(self.scenes, rng)
+
+    def single(self, size, rng):
+        """One picture."""
+        canvas = self.ground(size, rng)
+        smallest = 0.3 * size if rng.random() < LARGE_SHARE else MIN_FACE
+        return canvas, *self.lay(canvas, self.draw(rng), (0, 0, size, size), rng, 1.05 * size, smallest)
 
     def mosaic(self, size, rng):
         """Four pictures around a random point."""
-        canvas = self.ground(size, rng)
         x, y = rng.integers(int(0.25 * size), int(0.75 * size), 2)
-        parts = []
-        for region in ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)):
-            parts.append(self.lay(canvas, self.draw(rng), region, rng, largest=0.5 * size))
+        return self.tiles(size, ((0, 0, x, y), (x, 0, size, y), (0, y, x, size), (x, y, size, size)), 0.5 * size, rng)
+
+    def grid(self, size, rng):
+        """Nine pictures of small faces."""
+        spans = list(pairwise(np.linspace(0, size, GRID + 1).astype(int)))
+        regions = [(x1, y1, x2, y2) for y1, y2 in spans for x1, x2 in spans]
+        return self.tiles(size, regions, GRID_LARGEST * size / GRID, rng)
+
+    def tiles(self, size, regions, largest, rng):
+        """A picture in each region."""
+        canvas = self.ground(size, rng)
+        parts = [self.lay(canvas, self.draw(rng), region, rng, largest) for region in regions]
         return canvas, np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
     def pasted(self, size, rng):
-        """One to three crops over a piece of a photograph without any face."""
+        """One to four crops or heads over a piece of a photograph without any face."""
         canvas, taken = self.background(size, rng), []
-        for _ in range(rng.integers(1, 4)):
+        for _ in range(rng.integers(1, 5)):
             side = int(np.exp(rng.uniform(np.log(24), np.log(0.95 * size))))
             x, y = rng.integers(0, size - side + 1, 2)
             region = (int(x), int(y), int(x) + side, int(y) + side)
-            if all(x >= r[2] or y >= r[3] or r[0] >= region[2] or r[1] >= region[3] for r, _, _ in taken):
-                crop = self.crops[rng.integers(len(self.crops))]
-                taken.append((region, *self.lay(canvas, crop, region, rng, largest=0.8 * side, smallest=0.3 * side)))
+            if any(x < r[2] and y < r[3] and r[0] < region[2] and r[1] < region[3] for r, _, _ in taken):
+                continue
+            if self.heads and rng.random() < PASTED_HEAD_SHARE:
+                parts = self.lay(canvas, pick(self.heads, rng), region, rng, 0.6 * side, 0.3 * side, cut_out=True)
+            elif self.crops:
+                parts = self.lay(canvas, pick(self.crops, rng), region, rng, largest=0.8 * side, smallest=0.3 * side)
+            else:
+                continue
+            taken.append((region, *parts))
         boxes = [b for _, b, _ in taken] or [_boxes([])]
         ignore = [i for _, _, i in taken] or [_boxes([])]
         return canvas, np.concatenate(boxes), np.concatenate(ignore)
+
+    def empty(self, size, rng):
+        """No face at all: a face-free window, or four."""
+        if rng.random() < 0.5:
+            return self.background(size, rng), _boxes([]), _boxes([])
+        half = (size + 1) // 2
+        rows = [np.concatenate([self.background(half, rng) for _ in range(2)], axis=1) for _ in range(2)]
+        return np.ascontiguousarray(np.concatenate(rows)[:size, :size]), _boxes([]), _boxes([])
 
     def ground(self, size, rng):
         """What lies under the pictures: a face-free photograph or one colour."""
@@ -228,7 +303,7 @@ class Composer:
     def background(self, size, rng, tries=8):
         """A face-free window of a photograph at the canvas's size, or a plain one where none is found."""
         for _ in range(tries):
-            scene = self.scenes[rng.integers(len(self.scenes))]
+            scene = pick(self.scenes, rng)
             height, width = scene.image.shape[:2]
             side = int(min(height, width) * rng.uniform(0.3, 0.7))
             x, y = rng.integers(0, width - side + 1), rng.integers(0, height - side + 1)
@@ -237,9 +312,9 @@ class Composer:
                 return resize(scene.image[y : y + side, x : x + side], size / side, (size, size))
         return blank(size, rng)
 
-    def lay(self, canvas, sample, region, rng, largest, smallest=MIN_FACE):
+    def lay(self, canvas, sample, region, rng, largest, smallest=MIN_FACE, cut_out=False):
         """Draw a sample into a region (x1, y1, x2, y2) of the canvas at a random scale and turn -> (boxes, ignore)
-        there.
+        there. cut_out: the head alone, fading into what lies there.
 
         One of its faces is chosen and gets a size between the two bounds, every octave as likely as another, so that
         all sizes are seen equally often; it lands where it is seen whole if that can be.
@@ -257,15 +332,37 @@ class Composer:
         scale = float(np.clip(scale, LEAST_FILL * fit, max(MAX_SCALE, LEAST_FILL * fit)))
         margin = min(0.5 * wanted, 0.5 * (x2 - x1), 0.5 * (y2 - y1)) * rng.uniform(0.5, 1)  # sometimes a face is cut
         target = np.array([rng.uniform(margin, x2 - x1 - margin), rng.uniform(margin, y2 - y1 - margin)])
-        angle = np.deg2rad(rng.uniform(-MAX_ROTATION, MAX_ROTATION)) if rng.random() < ROTATE_SHARE else 0.0
+        most = MAX_TILT if rng.random() < TILT_SHARE else MAX_ROTATION
+        angle = np.deg2rad(rng.uniform(-most, most)) if rng.random() < ROTATE_SHARE else 0.0
         flip = -1.0 if rng.random() < 0.5 else 1.0
 
         turn = scale * np.array([[np.cos(angle) * flip, -np.sin(angle)], [np.sin(angle) * flip, np.cos(angle)]])
         matrix = np.concatenate((turn, (target - turn @ focus)[:, None]), 1)  # image pixels -> pixels of the region
-        warp(sample.levels, matrix, scale, canvas[y1:y2, x1:x2])
+        place = canvas[y1:y2, x1:x2]
+        before = place.copy() if cut_out else None
+        warp(sample.levels, matrix, scale, place)
+        if cut_out:
+            alpha = head_alpha(sample.boxes[0], matrix, place.shape)
+            place[:] = before + alpha * (place.astype(np.float32) - before)
         offset = np.array([x1, y1, x1, y1], np.float32)
         boxes, ignore = (rotate_boxes(b, matrix) + offset for b in (sample.boxes, sample.ignore))
         return cut_boxes(boxes, ignore, (x1, y1, x2, y2))
+
+
+def pick(pool, rng):
+    return pool[rng.integers(len(pool))]
+
+
+def head_alpha(box, matrix, shape):
+    """How much of a pasted head is seen (h, w, 1), 0 to 1: an ellipse around its box (4,) of the sample, carried along
+    by the affine (2, 3), that fades towards its edge.
+    """
+    height, width = shape[:2]
+    y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
+    back = np.linalg.inv(matrix[:, :2])
+    at = np.stack((x, y), -1) @ back.T - back @ matrix[:, 2] - (box[:2] + box[2:]) / 2
+    radius = np.hypot(*np.moveaxis(at / (HEAD_ROOM / 2 * (box[2:] - box[:2])), -1, 0))
+    return np.clip((1 - radius) / HEAD_FADE, 0, 1)[..., None].astype(np.float32)
 
 
 def blank(size, rng):
@@ -292,14 +389,21 @@ def warp(levels, matrix, scale, out):
     out[:] = cv2.warpAffine(image, matrix, shape, np.ascontiguousarray(out), cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
 
 
-def cover_faces(canvas, boxes, rng, share=0.2, smallest=20):
-    """Hide a part of some faces, in place: a box of one colour, of noise or of another part of the canvas."""
+def cover_faces(canvas, boxes, rng, share=0.25, smallest=16):
+    """Hide a part of some faces, in place: a box of one colour, of noise or of another part of the canvas. A third of
+    them lies over the mouth or the eyes from side to side, as a mask, a scarf or a neighbour's shoulder does.
+    """
     size = canvas.shape[0]
     for x1, y1, x2, y2 in boxes:
         if rng.random() > share or x2 - x1 < smallest:
             continue
-        w, h = int((x2 - x1) * rng.uniform(0.2, 0.6)), int((y2 - y1) * rng.uniform(0.2, 0.5))
-        x, y = int(rng.uniform(x1, x2 - w)), int(rng.uniform(y1, y2 - h))
+        width, height = x2 - x1, y2 - y1
+        if rng.random() < 1 / 3:
+            w, h = int(width), int(height * rng.uniform(0.25, 0.45))
+            x, y = int(x1), int(y2 - h if rng.random() < 0.7 else y1 + 0.2 * height)
+        else:
+            w, h = int(width * rng.uniform(0.2, 0.6)), int(height * rng.uniform(0.2, 0.5))
+            x, y = int(rng.uniform(x1, x2 - w)), int(rng.uniform(y1, y2 - h))
         x, y = np.clip(x, 0, size - w), np.clip(y, 0, size - h)
         kind = rng.integers(3)
         if kind == 0:

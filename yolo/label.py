@@ -7,9 +7,16 @@ weights inside the package and both were trained on WIDER FACE, so both mean the
 the product: install them in an environment of their own (facenet-pytorch pins an old torch: `pip install --no-deps
 facenet-pytorch` works with a new one).
 
-The file written is a JSON list of {"imgname", "size": [W, H], "boxes": [[x1, y1, x2, y2], ...], "ignore": [...]} in
-pixels of the picture. A box both see is a face; a box that only one of them sees is `ignore`: training neither
-rewards nor punishes it.
+The file written is a JSON list of {"imgname", "size": [W, H], "boxes": [[x1, y1, x2, y2, score], ...], "ignore":
+[[x1, y1, x2, y2, score, 0 for CenterFace or 1 for MTCNN], ...]} in pixels of the picture. A box both see is a face; a
+box that only one of them sees is `ignore`: training neither rewards nor punishes it. A photograph takes seconds; the
+file is written every SAVE_EVERY of them, and the same command goes on where it was cut.
+
+    python -m yolo.label --scenes DIR --agreed labels.json --third models/yolo/face106-det.weights --out labels3.json
+
+asks a trained detector of this project as a third vote: what CenterFace alone sees (small, turned and half hidden
+faces, mostly; what MTCNN alone sees are hands, balls and letters) becomes a face where it sees it too. For training
+only (yolo.train --train_labels): a detector is not measured by its own vote.
 """
 
 import argparse
@@ -22,6 +29,7 @@ import numpy as np
 import torch
 
 from yolo.bbox import iou_matrix
+from yolo.detector import FACE_CFG, Detector
 from yolo.util import nms
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
@@ -37,6 +45,12 @@ MTCNN_THRESHOLDS = [0.5, 0.6, 0.6]
 # Two boxes of one face by these detectors overlap by 0.7 in the median; under 0.4 they are hardly about the same face.
 AGREE_IOU = 0.4
 SAME_FACE_IOU = 0.45
+# Who saw a box alone: the order of the two in `agree`.
+CENTERFACE = 0
+# The third vote: below the detector's own threshold, for the same reason.
+THIRD_THRESHOLD = 0.2
+# Photographs between two writings of the file.
+SAVE_EVERY = 20
 
 
 def load_centerface():
@@ -83,11 +97,12 @@ def mtcnn_boxes(net, image, scale):
 
 
 def agree(first, second, bar=AGREE_IOU):
-    """Two detectors' boxes (N, 5), (M, 5) -> (boxes, ignore): the mutually best pairs over the bar (the first's box),
-    and the rest.
+    """Two detectors' boxes (N, 5), (M, 5) -> (boxes (K, 5), ignore (L, 6)): the mutually best pairs over the bar (the
+    first's box), and the rest, whose last column says who saw it, 0 or 1.
     """
+    first, second = (torch.nn.functional.pad(found, (0, 1), value=who) for who, found in enumerate((first, second)))
     if len(first) == 0 or len(second) == 0:
-        return first[:0], torch.cat((first, second))
+        return first[:0, :5], torch.cat((first, second))
     iou = iou_matrix(first, second)
     partner = iou.argmax(1)
     mutual = (iou.argmax(0)[partner] == torch.arange(len(first))) & (iou.amax(1) >= bar)
@@ -95,7 +110,7 @@ def agree(first, second, bar=AGREE_IOU):
     rest = torch.cat((first[~mutual], second[torch.isin(torch.arange(len(second)), partner[mutual], invert=True)]))
     if mutual.any():
         rest = rest[iou_matrix(rest, first[mutual]).amax(1) < bar]
-    return first[mutual], rest
+    return first[mutual, :5], rest
 
 
 def label(path, centerface, mtcnn, scales):
@@ -115,29 +130,93 @@ def label(path, centerface, mtcnn, scales):
     }
 
 
+def settle(record, found, bar=AGREE_IOU):
+    """A record and a third detector's boxes (N, 5) -> the record with the boxes of CenterFace alone that it sees too
+    moved to the faces. Rows of `ignore` without a sixth column stay.
+    """
+    seen = torch.as_tensor(found[:, :4], dtype=torch.float32)
+    faces, rest = list(record["boxes"]), []
+    for row in record["ignore"]:
+        alone = len(row) > 5 and row[5] == CENTERFACE
+        third = alone and len(seen) and iou_matrix(torch.tensor([row[:4]]), seen).max() >= bar
+        if third:
+            faces.append(row[:5])
+        else:
+            rest.append(row)
+    return {**record, "boxes": faces, "ignore": rest}
+
+
+def settle_all(folder, records, weights, cfg, batch=8):
+    """The records with the third vote of a detector of this project."""
+    detector = Detector(cfg, weights, conf=THIRD_THRESHOLD)
+    names, settled = sorted(records), {}
+    for first in range(0, len(names), batch):
+        part = names[first : first + batch]
+        images = [cv2.imread(str(folder / name), cv2.IMREAD_COLOR)[..., ::-1] for name in part]
+        settled |= {name: settle(records[name], found) for name, found in zip(part, detector(images))}
+    return settled
+
+
+def load_records(path):
+    """The records of an earlier run, by picture; none where there was no run. Raises ValueError for another file."""
+    if not path.is_file():
+        return {}
+    try:
+        return {record["imgname"]: record for record in json.loads(path.read_text())}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no file of labels; move it away or name another --out") from error
+
+
+def save_records(path, records):
+    """Write them by name of picture: aside first, then renamed."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps([records[name] for name in sorted(records)]))
+    temporary.replace(path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, required=True, help="folder of photographs")
-    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON file to write, or to go on with")
     parser.add_argument(
         "--scales", type=float, nargs="+", default=SCALES, help="sizes at which the pictures are searched"
     )
+    parser.add_argument("--agreed", type=Path, help="with --third: the labels to settle")
+    parser.add_argument("--third", type=Path, help="a .weights file of this project: the third vote")
+    parser.add_argument("--cfg", type=Path, default=FACE_CFG, help="the network of --third")
     args = parser.parse_args()
+    if bool(args.agreed) != bool(args.third):
+        parser.error("--agreed and --third go together")
+    for path in (args.agreed, args.third):
+        if path and not path.is_file():
+            parser.error(f"{path}: no such file")
     if not args.scenes.is_dir():
         parser.error(f"--scenes: {args.scenes} is no folder")
     paths = sorted(p for p in args.scenes.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         parser.error(f"no photographs in {args.scenes}")
+    try:
+        records = load_records(args.agreed or args.out)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.third:
+        settled = settle_all(args.scenes, records, args.third, args.cfg)
+        save_records(args.out, settled)
+        before, after = (sum(len(r["boxes"]) for r in part.values()) for part in (records, settled))
+        print(f"{len(settled)} pictures, {before} faces before and {after} after the third vote")
+        return
+    todo = [path for path in paths if path.name not in records]
+    if not todo:
+        print(f"{args.out} knows all {len(paths)} pictures")
+        return
     centerface, mtcnn = load_centerface(), load_mtcnn()
-    records = []
-    for n, path in enumerate(paths, 1):
+    for n, path in enumerate(todo, 1):
         record = label(path, centerface, mtcnn, args.scales)
-        records += [record] if record else []
-        if n % 50 == 0 or n == len(paths):
-            print(f"{n}/{len(paths)} pictures, {sum(len(r['boxes']) for r in records)} faces", flush=True)
-    temporary = args.out.with_suffix(".tmp")
-    temporary.write_text(json.dumps(records))
-    temporary.replace(args.out)
+        if record:
+            records[path.name] = record
+        if n % SAVE_EVERY == 0 or n == len(todo):
+            save_records(args.out, records)
+            print(f"{n}/{len(todo)} pictures, {sum(len(r['boxes']) for r in records.values())} faces", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,13 @@
     python -m yolo.label --scenes SCENES --out labels.json
     python -m yolo.label --scenes CROPS --scales 1 --out crop_labels.json
     python -m yolo.train --expID det1 --scenes SCENES --labels labels.json --crops CROPS --landmarks landmarks68.csv \
-        --crop_labels crop_labels.json [--Continue]
+        --crop_labels crop_labels.json [--rendered DIR] [--Continue]
 
 Writes yolo/runs/EXPID/: `log.jsonl` (a line an epoch), `state.pt` (to go on from, with the same command and
 --Continue), `last.weights` and `best.weights` (averaged weights, Darknet format; best by the AP of the validation
-scenes). The pictures of an epoch follow from the seed and the epoch's number alone, so a run that was cut goes on as
-if it had not been.
+scenes). `--start FILE` begins with a trained network, whose AP is measured first: best.weights is then written only
+by what beats it. The pictures of an epoch follow from the seed and the epoch's number alone, so a run that was cut goes
+on as if it had not been.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 
 from .darknet import Darknet
-from .dataset import Composer
+from .dataset import Composer, load_heads, relabel
 from .detector import FACE_CFG, FACE_CONF, FACE_NMS, Detector
 from .evaluate import CURVE_CONF, add_data_arguments, evaluate_portraits, evaluate_scenes, existing, load_split
 from .loss import detection_loss
@@ -141,11 +142,24 @@ def validate(weights, scenes, crops, args):
     return {**evaluate_scenes(detector, scenes, FACE_CONF), "missed_portraits": len(portraits["missed"])}
 
 
+def record(run, figures):
+    """A line of the log, on the screen too."""
+    with (run / "log.jsonl").open("a") as log:
+        log.write(json.dumps(figures) + "\n")
+    print(json.dumps(figures), flush=True)
+
+
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
     parser.add_argument("--expID", required=True, help="name of the run")
     parser.add_argument("--cfg", type=existing, default=FACE_CFG)
+    parser.add_argument("--rendered", type=existing, help="a set of rendered heads in the dt_fac_106_ldmks form")
+    parser.add_argument(
+        "--train_labels",
+        type=existing,
+        help="other labels of the training photographs (yolo.label --third); the validation keeps to --labels",
+    )
     parser.add_argument("--start", type=existing, help="a .weights file to start from instead of random values")
     parser.add_argument("--nEpochs", type=int, default=100)
     parser.add_argument("--steps", type=int, default=50, help="batches in an epoch")
@@ -186,12 +200,21 @@ def main(argv=None):
         net.load_weights(args.start)
     average.load_state_dict(net.state_dict())
     optimizer = build_optimizer(net, args.LR, args.weightDecay)
-    first, best = load_state(run / "state.pt", net, average, optimizer) if args.Continue else (0, 0.0)
     (scenes, crops), (valid_scenes, valid_crops) = load_split(args)
+    scenes = relabel(scenes, args.train_labels) if args.train_labels else scenes
+    heads = load_heads(args.rendered) if args.rendered else []
     print(
-        f"training: {len(scenes)} photographs, {len(crops)} crops; validation: {len(valid_scenes)}, {len(valid_crops)}"
+        f"training: {len(scenes)} photographs with {sum(len(s.boxes) for s in scenes)} faces, {len(crops)} crops, "
+        f"{len(heads)} rendered heads; validation: {len(valid_scenes)}, {len(valid_crops)}"
     )
-    composer = Composer(scenes, crops)
+    first, best = 0, 0.0
+    if args.Continue:
+        first, best = load_state(run / "state.pt", net, average, optimizer)
+    elif args.start:
+        figures = validate(args.start, valid_scenes, valid_crops, args)
+        best = figures["ap"]
+        record(run, {"epoch": "start", **figures})
+    composer = Composer(scenes, crops, heads)
 
     for epoch in range(first, args.nEpochs):
         figures = {"epoch": epoch, **train_one_epoch(net, average, optimizer, composer, epoch, args)}
@@ -201,9 +224,7 @@ def main(argv=None):
             if figures["ap"] > best:
                 best = figures["ap"]
                 average.save_weights(run / "best.weights")
-        with (run / "log.jsonl").open("a") as log:
-            log.write(json.dumps(figures) + "\n")
-        print(json.dumps(figures), flush=True)
+        record(run, figures)
         save_state(run / "state.pt", net, average, optimizer, epoch, best)
 
 

@@ -7,7 +7,9 @@ Everything here is plain tuples, so that the schema can be read, tested and expo
 
 from itertools import pairwise
 
-NUM_POINTS = 106
+import numpy as np
+
+from .convention import IBUG_FROM_LAPA, NUM_POINTS
 
 # Parts in drawing order: name -> indices along the part.
 PARTS = {
@@ -174,11 +176,13 @@ MEAN_FACE = (
 
 
 def to_68(points):
-    """Pick the iBUG 68 points out of the 106: (..., 106, D) -> (..., 68, D), array or tensor, any frame.
+    """The iBUG 300-W points of 106 in LaPa's places: (..., 106, D) -> (..., 68, D), array or tensor, any frame.
 
-    The conventions differ a little (upper jaw by 9-13 % of the eye distance, inner lips 6-10 % sideways, lids 2-4 %).
+    The schemes put lids, lips and jaw at other places of the same lines (`convention`): index by index they are 2.5 %
+    of the eye distance apart, after this map 0.1 % (mean over 202 faces).
     """
-    return points[..., list(IBUG68), :]
+    matrix = IBUG_FROM_LAPA[list(IBUG68)]
+    return (matrix if isinstance(points, np.ndarray) else points.new_tensor(matrix)) @ points
 
 
 def to_insightface(points):

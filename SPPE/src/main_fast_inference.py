@@ -51,12 +51,12 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def _meta_of_training(path: Path) -> dict:
-    """The input size of a model_N.pkl, from the option.json that train.py writes beside it; {} when there is none."""
+    """What the option.json that train.py writes beside a model_N.pkl says of it; {} when there is none."""
     options = path.with_name("option.json")
     if not options.is_file():
         return {}
     opt = json.loads(options.read_text(encoding="utf-8"))
-    return {"input_size": (opt["inputResH"], opt["inputResW"])}
+    return {"input_size": (opt["inputResH"], opt["inputResW"]), "decode": opt.get("decode") or DEFAULT_DECODER}
 
 
 def load_model(path: str | Path, nClasses: int | None = None) -> tuple[FastPose, dict]:
@@ -121,7 +121,7 @@ class Estimator:
         input_size: (h, w) of crops; default what the file says, else 256 x 256.
         device, precision: see `utils.device`.
         flip: flip test.
-        decode: see `utils.eval.decode_heatmaps`.
+        decode: see `utils.eval.decode_heatmaps`; default what the file says, else DEFAULT_DECODER.
     """
 
     def __init__(
@@ -132,12 +132,13 @@ class Estimator:
         device: str = "auto",
         precision: str = "auto",
         flip: bool = False,
-        decode: str = DEFAULT_DECODER,
+        decode: str | None = None,
     ):
-        if decode not in DECODERS:
+        if decode is not None and decode not in DECODERS:
             raise ValueError(f"unknown decode {decode!r}; choose one of {', '.join(DECODERS)}")
         self.net = (InferenNet if flip else InferenNet_fast)(weights=weights, nClasses=nClasses)
-        self.nClasses, self.meta, self.decode = self.net.pyranet.config["nClasses"], self.net.meta, decode
+        self.nClasses, self.meta = self.net.pyranet.config["nClasses"], self.net.meta
+        self.decode = decode or self.meta.get("decode", DEFAULT_DECODER)
         self.input_size = tuple(input_size or self.meta.get("input_size", DEFAULT_INPUT_SIZE))
         if any(side <= 0 or side % INPUT_MULTIPLE for side in self.input_size):
             raise ValueError(f"crops of {self.input_size} (height, width): sides must be multiples of {INPUT_MULTIPLE}")

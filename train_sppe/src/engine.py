@@ -12,7 +12,7 @@ from torch import nn
 from evaluation import nme
 from SPPE.src.models.FastPose import HEATMAP_STRIDE
 from SPPE.src.utils.device import autocast
-from SPPE.src.utils.eval import DEFAULT_DECODER, decode_heatmaps
+from SPPE.src.utils.eval import decode_heatmaps, expectation, log_marginals
 from SPPE.src.utils.img import MEAN_RGB
 from SPPE.src.utils.pose import crop_to_heatmap, draw_gaussians, heatmap_to_crop
 from utils.augment import augment
@@ -28,17 +28,83 @@ ACCURACY_EVERY = 8
 PEAK_WEIGHT = 10.0
 
 
-def heatmap_loss(heatmaps: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, crit: str) -> torch.Tensor:
-    """Mean squared error of (B, K, H, W) over the points that mask (B, K) keeps.
+def heatmap_loss(
+    heatmaps: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor, crit: str, sigma: float, coordinate: float = 1.0
+) -> torch.Tensor:
+    """Mean loss of heatmaps (B, K, H, W) over the points truth (B, K, 2), heatmap pixels, that mask (B, K) keeps.
 
-    "weighted_mse" weighs each pixel by 1 + PEAK_WEIGHT * target.
+    crit:
+        mse, weighted_mse: squared error against Gaussians; the second weighs each pixel by 1 + PEAK_WEIGHT * target.
+        awing: adaptive wing loss against them, with the same weights.
+        dsnt: cross entropy of the softmax against the Gaussian, plus `coordinate` times the distance (L1, heatmap
+            pixels) from the softmax's mean to the truth.
     """
+    heatmaps = heatmaps.float().contiguous()  # channels-last maps and plain targets do not go together fast
+    height, width = heatmaps.shape[2:]
+    targets = draw_gaussians(truth, height, width, sigma)
+    if crit == "dsnt":
+        return _dsnt_loss(heatmaps, targets, truth, mask, coordinate)
+    keep, pixels = mask[:, :, None, None], height * width
+    if crit == "awing":
+        return _AWing.apply(heatmaps, targets, mask) / (mask.sum().clamp(min=1) * pixels)
     # roots of the weights, so that the maps, the largest tensors of a step, are gone through as few times as can be
-    weight = mask[:, :, None, None]
+    weight = keep
     if crit == "weighted_mse":
         weight = (PEAK_WEIGHT * targets).add_(1).sqrt_().mul_(weight)
     error = (heatmaps - targets) * weight
-    return (error * error).sum() / (mask.sum().clamp(min=1) * heatmaps.shape[2] * heatmaps.shape[3])
+    return (error * error).sum() / (mask.sum().clamp(min=1) * pixels)
+
+
+def _dsnt_loss(heatmaps, targets, truth, mask, coordinate: float) -> torch.Tensor:
+    """Points outside the heatmap have no distribution: they do not count."""
+    limit = torch.tensor([heatmaps.shape[3], heatmaps.shape[2]], device=truth.device) - 0.5
+    mask = mask * ((truth > -0.5) & (truth < limit)).all(dim=-1)
+    log, over_x, over_y = log_marginals(heatmaps)
+    targets = targets / targets.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+    entropy = -(targets * log).sum(dim=(2, 3))
+    mean = torch.stack([expectation(over_x)[0], expectation(over_y)[0]], dim=-1)
+    distance = (mean - truth).abs().sum(dim=-1)
+    return ((entropy + coordinate * distance) * mask).sum() / mask.sum().clamp(min=1)
+
+
+class _AWing(torch.autograd.Function):
+    """Sum of the adaptive wing loss (Wang et al., "Adaptive Wing Loss", ICCV 2019, equation 3, its constants).
+
+    Value and gradient in one go: what autograd would keep and go through again costs a quarter of a step.
+    Arguments: heatmaps (B, K, H, W), targets alike, mask (B, K).
+    """
+
+    OMEGA, THETA, ALPHA = 14.0, 0.5, 2.1  # and epsilon 1
+
+    @staticmethod
+    def forward(ctx, heatmaps: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        gradient, loss = torch.empty_like(heatmaps), heatmaps.new_zeros((), dtype=torch.float32)
+        step = 1 if heatmaps.device.type == "cpu" else len(heatmaps)  # on a CPU one face at a time stays in the cache
+        for part in zip(*(x.split(step) for x in (heatmaps, targets, mask, gradient))):
+            loss += _AWing.part(*part)
+        ctx.save_for_backward(gradient)
+        return loss
+
+    @staticmethod
+    def part(heatmaps: torch.Tensor, targets: torch.Tensor, mask: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+        """The sum over some of the batch; writes its gradient."""
+        omega, theta = _AWing.OMEGA, _AWing.THETA
+        error = heatmaps - targets
+        size = error.abs().clamp_(min=1e-6)
+        exponent = _AWing.ALPHA - targets
+        at_theta = (exponent * math.log(theta)).exp_()  # theta ** exponent
+        slope = (omega / theta) * exponent * at_theta / (1 + at_theta)  # of the straight part
+        power = (exponent * size.log()).exp_()  # size ** exponent
+        small, weight = size < theta, (PEAK_WEIGHT * targets).add_(1).mul_(mask[:, :, None, None])
+        curve = torch.where(small, power, at_theta).add_(1).log_().mul_(omega)
+        straight = slope * (size - theta).clamp_(min=0)
+        curved = omega * exponent * power / (size * (1 + power))
+        gradient.copy_(torch.where(small, curved, slope).mul_(weight).mul_(error.sign_()))
+        return ((curve + straight) * weight).sum()
+
+    @staticmethod
+    def backward(ctx, scale: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return ctx.saved_tensors[0] * scale, None, None
 
 
 def accuracy(points: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor, width: int) -> torch.Tensor:
@@ -50,8 +116,11 @@ def accuracy(points: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor, widt
 class Step:
     """A batch on its device: crops -> input, points -> targets. One home for what training and validation share."""
 
-    def __init__(self, model: nn.Module, device: torch.device, dtype: torch.dtype, sigma: float, crit: str):
-        self.model, self.device, self.dtype, self.sigma, self.crit = model, device, dtype, sigma, crit
+    def __init__(
+        self, model: nn.Module, device: torch.device, dtype: torch.dtype, sigma: float, crit: str, decode: str
+    ):
+        self.model, self.device, self.dtype = model, device, dtype
+        self.sigma, self.crit, self.decode = sigma, crit, decode
 
     def __call__(self, batch: dict, generator: torch.Generator | None = None):
         """-> loss, heatmaps (B, K, H/4, W/4), truth (B, K, 2) in heatmap pixels, mask (B, K), input (B, 3, H, W)."""
@@ -63,8 +132,7 @@ class Step:
         mask = batch["mask"].to(self.device)
         with autocast(self.device, self.dtype):
             heatmaps = self.model(x.contiguous(memory_format=torch.channels_last))
-        targets = draw_gaussians(truth, *heatmaps.shape[2:], self.sigma)
-        return heatmap_loss(heatmaps, targets, mask, self.crit), heatmaps, truth, mask, x
+        return heatmap_loss(heatmaps, truth, mask, self.crit, self.sigma), heatmaps, truth, mask, x
 
 
 def train_one_epoch(
@@ -109,7 +177,9 @@ def train_one_epoch(
             ema.update()
         losses.append(loss.detach())
         if number % ACCURACY_EVERY == 0 or not accuracies:
-            accuracies.append(accuracy(decode_heatmaps(heatmaps.detach())[0], truth, mask, heatmaps.shape[3]))
+            accuracies.append(
+                accuracy(decode_heatmaps(heatmaps.detach(), step.decode)[0], truth, mask, heatmaps.shape[3])
+            )
     mean_loss = over_processes(torch.stack(losses).mean())
     if not math.isfinite(mean_loss):
         raise FloatingPointError(
@@ -132,9 +202,7 @@ def over_processes(value: torch.Tensor) -> float:
 
 
 @torch.inference_mode()
-def evaluate(
-    step: Step, loader: Iterable, decode: str = DEFAULT_DECODER, iters: int = 0
-) -> tuple[dict[str, float], dict]:
+def evaluate(step: Step, loader: Iterable, iters: int = 0) -> tuple[dict[str, float], dict]:
     """Mean loss, accuracy and NME (outer eyes, annotated points) over a loader, and its first batch, for pictures.
 
     NME is nan where no face has its eye corners annotated.
@@ -144,7 +212,7 @@ def evaluate(
     for batch in islice(loader, iters or None):
         first = first or batch
         loss, heatmaps, truth, mask, _ = step(batch)
-        points, _ = decode_heatmaps(heatmaps, decode)
+        points, _ = decode_heatmaps(heatmaps, step.decode)
         losses.append(loss * len(points))
         accuracies.append(accuracy(points, truth, mask, heatmaps.shape[3]) * len(points))
         errors.append(nme(points.cpu().numpy(), truth.cpu().numpy(), mask.cpu().numpy()))
@@ -206,12 +274,12 @@ class Ema:
 
 
 @torch.inference_mode()
-def example_pictures(step: Step, batch: dict, decode: str, count: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def example_pictures(step: Step, batch: dict, count: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first crops (n, H, W, 3) uint8 of a batch with predicted and true points (n, K, 2) in crop pixels."""
     step.model.eval()
     batch = {k: v[:count] for k, v in batch.items()}
     _, heatmaps, truth, mask, _ = step(batch)
-    points, _ = decode_heatmaps(heatmaps, decode)
+    points, _ = decode_heatmaps(heatmaps, step.decode)
     hide = torch.where(mask > 0, 0.0, math.nan)[..., None]
     to_crop = [heatmap_to_crop(p, HEATMAP_STRIDE).cpu().numpy() for p in (points, truth + hide)]
     return batch["crop"].numpy(), *to_crop

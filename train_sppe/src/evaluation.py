@@ -2,9 +2,11 @@
 
     python evaluation.py --dataset dt_fac_106_ldmks --split val --weights ../../models/sppe/face106-lite.pth
     python evaluation.py --dataset 300w --dataRoot 300w --split test --weights ../exp/coco/stg_2/model_best.pkl --flip
-    python evaluation.py --split val --boxes dpg --normaliser pupils --outdir ../exp/evaluation/detector_boxes
+    python evaluation.py --split val --boxes detector --normaliser pupils --outdir ../exp/evaluation/detector_boxes
+    python evaluation.py --dataRoot ../data/faces68 --convention ibug
 
-Writes OUTDIR/evaluation.json, table.txt, ppr.png, ced.png and points.png. Measures, over the annotated points only:
+Writes OUTDIR/evaluation.json, table.txt, failures.txt (utils/lists.py), ppr.png, ced.png and points.png; plot.py draws
+several runs together. Measures, over the annotated points only:
 
     PPR   percentage of points right: within 1, 2, .. 10 pixels of the truth
     MPD   weighted mean pixel distance (PART_WEIGHTS)
@@ -12,28 +14,40 @@ Writes OUTDIR/evaluation.json, table.txt, ppr.png, ced.png and points.png. Measu
     failure rate, AUC: of the faces' NME, with FAILURE_BAR as the bar and as the end of the curve
 
 A face without the points that its normaliser is taken between counts in PPR and MPD only; the report says how many.
+A face that the detector missed (--boxes detector) has failed, and its points are wrong in PPR; as no distance is known,
+it is not in NME and MPD. doc/metrics.md says how to read all this.
 """
 
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))
 
-from SPPE.src.landmarks import IBUG68, LINES, NUM_POINTS, OUTER_EYES, PART_OF, PARTS, PUPILS
+import plot
+from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PART_OF, PARTS, PUPILS, to_68
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
-from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
+from SPPE.src.utils.eval import DECODERS
+from SPPE.src.utils.imread import UnreadableImage, load_image
 from utils.dataset import READERS, SPLITS, build_dataset
 from utils.dataset.base import Annotations, FaceDataset, sentence
 from utils.dpg import build_dpg
+from utils.lists import names_of, numbers_of, write_list
+from yolo.bbox import iou_matrix
+from yolo.detector import Detector
 
 # Pixel distances at which PPR is taken.
 PPR_PIXELS = tuple(range(1, 11))
@@ -54,10 +68,21 @@ NORMALISERS = {
 }
 _ENDS = {"outer_eyes": OUTER_EYES, "pupils": PUPILS}
 
-BOXES = ("true", "dpg")
+BOXES = ("true", "dpg", "detector")
 
-# Area in square points (matplotlib's `s`) of the disc of the worst point: its neighbours on the eyes stay visible.
-LARGEST_DISC = 120
+# The detector's box is the annotated face's when they overlap by this much (IoU). Boxes drawn by two sensible rules
+# around one face do, boxes around neighbours do not.
+SAME_FACE = 0.3
+
+# Whose places the labels follow where the two differ (upper jaw, lids, inner lips); predictions follow LaPa.
+CONVENTIONS = ("lapa", "ibug")
+
+# Degrees of yaw to either side, for faces with an attribute `pose` such as "yaw -13 pitch 4 roll 1".
+YAW_BANDS = ((0, 30), (30, 60), (60, 90), (0, 60))
+YAW = re.compile(r"\byaw (-?\d+(?:\.\d+)?)")
+
+# An attribute with more values than this is cut into NUMBER_BANDS of equal count if they are numbers, else left out.
+MOST_VALUES, NUMBER_BANDS = 20, 4
 
 # How many of the worst faces the report names.
 WORST = 10
@@ -148,6 +173,22 @@ def _nan_mean(values: np.ndarray) -> float:
     return float(known.mean()) if known.size else np.nan
 
 
+def in_convention(pred: np.ndarray, convention: str = "lapa") -> np.ndarray:
+    """Predictions (N, 106, 2) moved to where labels of that convention lie; "ibug" moves its 68 points by `to_68`.
+
+    Rows that are not finite (faces that were missed) stay as they are.
+
+    Raises:
+        ValueError: unknown convention.
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(f"unknown --convention {convention!r}; choose one of {', '.join(CONVENTIONS)}")
+    moved, rows = pred.copy(), np.isfinite(pred).all(axis=(1, 2))
+    if convention == "ibug" and rows.any():
+        moved[np.ix_(rows, list(IBUG68))] = to_68(pred[rows])
+    return moved
+
+
 # The report
 
 
@@ -155,45 +196,60 @@ def summarise(errors: np.ndarray, mask: np.ndarray, scale: np.ndarray, unit: np.
     """All measures of some points of some faces.
 
     Args:
-        errors, mask: (N, K); errors in image pixels.
+        errors, mask: (N, K); errors in image pixels, infinite for a face that was missed.
         scale: (N,) of `face_scale`.
         unit: (N,) image pixels in one pixel of PPR and MPD; ones for image pixels.
         weights: (K,).
     """
     face_nme, pixels = face_means(errors, mask) / scale, errors / unit[:, None]
+    missed = np.isinf(errors).any(axis=1)
     return {
         "faces": len(errors),
+        "faces_missed": int(missed.sum()),
         "faces_without_normaliser": int(np.isnan(scale).sum()),
         "points": int((mask > 0).sum()),
-        "nme": _nan_mean(face_nme),
+        "nme": _nan_mean(face_nme[~missed]),
         "failure_rate": failure_rate(face_nme),
         "auc": auc(face_nme),
-        "mpd": mpd(pixels, mask, weights),
+        "mpd": mpd(pixels[~missed], mask[~missed], weights),
         "ppr": dict(zip(map(str, PPR_PIXELS), ppr(pixels, mask).tolist())),
     }
 
 
 def build_report(
-    pred: np.ndarray, data: Annotations, normaliser: str = "outer_eyes", face_size: float | None = None
+    pred: np.ndarray,
+    data: Annotations,
+    normaliser: str = "outer_eyes",
+    face_size: float | None = None,
+    names: Sequence[str] | None = None,
 ) -> dict:
-    """The whole report on predictions (N, 106, 2), image pixels.
+    """The whole report on predictions (N, 106, 2), image pixels; those of a face that was missed are infinite.
 
     Args:
         normaliser: of NME, one of NORMALISERS.
         face_size: measure PPR and MPD as if each face's box had an area of face_size ** 2; None: in image pixels.
+        names: of the pictures, default their file names.
     Returns:
-        plain values and lists: `all`, `ibug68`, `parts`, `attributes` (each of `summarise`), `points`, `worst`, ...
+        plain values and lists. Of `summarise` each: `all`, `ibug68`, `visible_only` (points that are in sight),
+        `parts`, `attributes`, `yaw` and `visible_only_yaw` (bands of degrees). `faces`: each face's error, as columns.
+        `points`, `mean_face`, `failures`, `worst`, ...
     """
     mask, errors = data.visible, distances(pred, data.points)
     scale = face_scale(data.points, mask, normaliser, data.boxes)
     unit = face_scale(data.points, mask, "box", data.boxes) / face_size if face_size else np.ones(len(data))
+    in_sight = np.where(mask == 2, mask, 0)
 
-    def summary(rows=slice(None), points=range(NUM_POINTS)) -> dict:
+    def summary(rows=slice(None), points=range(NUM_POINTS), mask=mask) -> dict:
         points = list(points)
         return summarise(errors[rows][:, points], mask[rows][:, points], scale[rows], unit[rows], POINT_WEIGHTS[points])
 
-    face_nme = face_means(errors, mask) / scale
-    worst = np.argsort(-np.nan_to_num(face_nme, nan=-1))[:WORST]
+    yaw = yaw_bands(data)
+    bands = {n: attribute_bands(values) for n, values in data.attributes.items() if not (yaw and n == "pose")}
+    face_nme, face_68 = (face_means(errors[:, p], mask[:, p]) / scale for p in (range(NUM_POINTS), list(IBUG68)))
+    names, missed = list(names or [path.name for path in data.images]), np.isinf(errors).any(axis=1)
+    faces = {"image": names, "face": numbers_of(names), "missed": missed.tolist()}
+    order = np.argsort(-np.nan_to_num(face_nme, nan=-1))
+    told = [{"image": names[i], "face": faces["face"][i], "nme": float(face_nme[i])} for i in order]
     return {
         "normaliser": normaliser,
         "normaliser_is": NORMALISERS[normaliser],
@@ -202,14 +258,55 @@ def build_report(
         "weights_of_mpd": PART_WEIGHTS,
         "all": summary(),
         "ibug68": summary(points=IBUG68),
+        "visible_only": summary(mask=in_sight),
         "parts": {part: summary(points=points) for part, points in PARTS.items()},
-        "attributes": {
-            name: {str(value): summary(values == value) for value in np.unique(values)}
-            for name, values in data.attributes.items()
-        },
-        "points": face_means((errors / scale[:, None]).T, (mask * ~np.isnan(scale)[:, None]).T).tolist(),
-        "worst": [{"image": data.images[i].name, "nme": float(face_nme[i])} for i in worst],
+        "yaw": {band: summary(rows) for band, rows in yaw.items()},
+        "visible_only_yaw": {band: summary(rows, mask=in_sight) for band, rows in yaw.items()},
+        "attributes": {name: {band: summary(rows) for band, rows in own.items()} for name, own in bands.items() if own},
+        "attributes_left_out": {n: len(np.unique(data.attributes[n])) for n, own in bands.items() if not own},
+        "points": _point_means(errors[~missed], mask[~missed], scale[~missed]).tolist(),
+        "mean_face": mean_face(data).tolist(),
+        "failures": [face for face, i in zip(told, order) if face_nme[i] > FAILURE_BAR],
+        "worst": told[:WORST],
+        "faces": faces | {"nme": face_nme.tolist(), "nme_ibug68": face_68.tolist()},
     }
+
+
+def _point_means(errors: np.ndarray, mask: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Mean normalised error of each point, (K,); faces without a normaliser do not count."""
+    return face_means((errors / scale[:, None]).T, (mask * ~np.isnan(scale)[:, None]).T)
+
+
+def mean_face(data: Annotations) -> np.ndarray:
+    """Mean of the annotated points (106, 2), each face about its box's middle, box area 1; nan: none annotated."""
+    low, high = data.boxes[:, None, :2], data.boxes[:, None, 2:]  # (N, 1, 2)
+    places = (data.points - (low + high) / 2) / np.sqrt(np.prod(high - low, axis=2, keepdims=True))
+    return np.stack([face_means(places[..., axis].T, data.visible.T) for axis in (0, 1)], axis=1)
+
+
+def yaw_bands(data: Annotations) -> dict[str, np.ndarray]:
+    """Faces (N,) bool of each of YAW_BANDS, from the attribute `pose`; {} where no pose tells the yaw."""
+    found = [YAW.search(pose) for pose in data.attributes.get("pose", ())]
+    if not any(found):
+        return {}
+    yaw = np.abs([float(match[1]) if match else np.nan for match in found])
+    # a turn that lies on a bar belongs to the band below, 0 to the first
+    return {f"{low}-{high}": (yaw > low if low else yaw >= 0) & (yaw <= high) for low, high in YAW_BANDS}
+
+
+def attribute_bands(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Faces (N,) bool of each value of an attribute (N,); of bands if there are many numbers; {} for many words."""
+    different = np.unique(values)
+    if len(different) <= MOST_VALUES:
+        return {str(value): values == value for value in different}
+    try:
+        numbers = values.astype(float)
+    except ValueError:
+        return {}
+    bars = np.unique(np.quantile(numbers, np.linspace(0, 1, NUMBER_BANDS + 1)))
+    bands = [(low, high, (numbers > low) & (numbers <= high)) for low, high in pairwise(bars)]
+    bands[0][2][numbers == bars[0]] = True
+    return {f"{numbers[rows].min():g} to {numbers[rows].max():g}": rows for _, _, rows in bands}
 
 
 def table(report: dict) -> str:
@@ -220,9 +317,13 @@ def table(report: dict) -> str:
         f"failure rate (NME above {100 * report['failure_bar']:g} %) and AUC (up to there) in %;",
         f"MPD, and PPR at 1 .. 10, in pixels {report['pixels']}",
     ]
-    without = report["all"]["faces_without_normaliser"]
+    without, missed = report["all"]["faces_without_normaliser"], report["all"]["faces_missed"]
     if without:
         lines.append(f"{without} of {report['all']['faces']} faces lack the normaliser's points: not in NME, fail, AUC")
+    if missed:
+        lines.append(f"{missed} of {report['all']['faces']} faces were missed: failed, and not in NME, MPD")
+    for name, count in report["attributes_left_out"].items():
+        lines.append(f"attribute {name} has {count} values, too many for a line each")
     head = f"{'':24}{'faces':>7}{'NME':>7}{'fail':>7}{'AUC':>7}{'MPD':>7}  " + "".join(f"{s:>6}" for s in shown)
     lines += ["", head]
     for name, group in groups(report):
@@ -230,86 +331,32 @@ def table(report: dict) -> str:
         cells = "".join(f"{_figure(v, 2):>7}" for v in figures)
         rights = "".join(f"{_figure(group['ppr'][s], 1):>6}" for s in shown)
         lines.append(f"{name:24}{group['faces']:>7}{cells}  {rights}")
+    if report["failures"]:
+        lines += ["", f"failures: {len(report['failures'])} of {report['all']['faces']} faces, the worst first"]
+        lines += [f"    {face['image']}  {_told(face)}" for face in report["failures"][:WORST]]
     return "\n".join(lines) + "\n"
 
 
 def groups(report: dict) -> list[tuple[str, dict]]:
-    """(name, summary) of every group of a report."""
-    named = [("all", report["all"]), ("iBUG-68 subset", report["ibug68"]), *report["parts"].items()]
+    """(name, summary) of every group of a report; those that repeat another's points or hold no face are left out."""
+    named = [("all", report["all"]), ("iBUG-68 subset", report["ibug68"])]
+    some_hidden = report["visible_only"]["points"] < report["all"]["points"]
+    named += [("visible only", report["visible_only"])] if some_hidden else []
+    named += report["parts"].items()
+    named += [(f"yaw {band}", group) for band, group in report["yaw"].items()]
+    if some_hidden:
+        named += [(f"yaw {band}, visible only", group) for band, group in report["visible_only_yaw"].items()]
     for name, values in report["attributes"].items():
         named += [(f"{name}: {value}", group) for value, group in values.items()]
-    return named
+    return [(name, group) for name, group in named if group["faces"]]
 
 
 def _figure(value: float, digits: int) -> str:
     return "-" if np.isnan(value) else f"{value:.{digits}f}"
 
 
-# Plots; matplotlib is imported where it is needed, and its global state left alone.
-
-
-def plot_ppr(report: dict, path: Path) -> None:
-    """Bars: percentage of points right within 1 .. 10 pixels, all points and the iBUG-68 subset."""
-    figure, axes = _new_figure(7, 4)
-    x = np.array(PPR_PIXELS)
-    for shift, (name, group) in zip((-0.2, 0.2), groups(report)[:2]):
-        bars = axes.bar(x + shift, group["ppr"].values(), 0.4, label=name)
-        axes.bar_label(bars, fmt="%.0f", fontsize=7)
-    axes.set(xlabel=f"pixels {report['pixels']}", ylabel="points right, %", xticks=x, ylim=(0, 105))
-    axes.legend(loc="upper left")
-    figure.savefig(path)
-
-
-def plot_ced(face_nme: dict[str, np.ndarray], report: dict, path: Path) -> None:
-    """Cumulative error distribution of the faces' NME, name -> (N,), up to the failure bar."""
-    figure, axes = _new_figure(6, 4)
-    bar = 100 * report["failure_bar"]
-    for name, values in face_nme.items():
-        values = np.sort(values[~np.isnan(values)])
-        share = 100 * np.arange(len(values) + 1) / max(len(values), 1)
-        label = f"{name}: AUC {100 * auc(values):.1f} %, failures {100 * failure_rate(values):.1f} %"
-        axes.step(np.concatenate([[0], 100 * values]), share, where="post", label=label)
-    axes.set(xlabel=f"NME, % of the {_length(report)}", ylabel="faces, %")
-    axes.set(xlim=(0, bar), ylim=(0, 100))
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
-    figure.savefig(path)
-
-
-def plot_points(report: dict, data: Annotations, path: Path) -> None:
-    """The mean face, each point's disc as large and as bright as its mean error; points without truth are left out."""
-    figure, axes = _new_figure(8, 7)
-    face, errors = mean_face(data), 100 * np.array(report["points"])
-    for segment in (segment for part in LINES.values() for segment in part):
-        axes.plot(*face[list(segment)].T, color="0.8", lw=1, zorder=0)
-    known = ~np.isnan(errors) & ~np.isnan(face).any(axis=1)
-    size = LARGEST_DISC * errors[known] / max(errors[known], default=1)
-    discs = axes.scatter(*face[known].T, s=size, c=errors[known], cmap="plasma", edgecolors="black", lw=0.4)
-    for i in np.flatnonzero(known):
-        axes.annotate(str(i), face[i], xytext=(4, 4), textcoords="offset points", fontsize=5)
-    figure.colorbar(discs, label=f"mean error, % of the {_length(report)}", shrink=0.8)
-    axes.set_aspect("equal")
-    axes.invert_yaxis()
-    axes.axis("off")
-    figure.savefig(path)
-
-
-def _length(report: dict) -> str:
-    return report["normaliser_is"].split(",")[0]
-
-
-def mean_face(data: Annotations) -> np.ndarray:
-    """Mean of the annotated points (106, 2), each face about its box's middle, box area 1; nan: none annotated."""
-    low, high = data.boxes[:, None, :2], data.boxes[:, None, 2:]  # (N, 1, 2)
-    places = (data.points - (low + high) / 2) / np.sqrt(np.prod(high - low, axis=2, keepdims=True))
-    return np.stack([face_means(places[..., axis].T, data.visible.T) for axis in (0, 1)], axis=1)
-
-
-def _new_figure(width: float, height: float):
-    from matplotlib.figure import Figure  # not pyplot: nothing global, no display
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    return figure, figure.add_subplot()
+def _told(face: dict) -> str:
+    return "missed" if np.isinf(face["nme"]) else f"NME {100 * face['nme']:.1f} %"
 
 
 # The command
@@ -328,32 +375,47 @@ def main(argv: list[str] | None = None) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--dataset", default="dt_fac_106_ldmks", help=f"one of {', '.join(READERS)}")
-    add("--dataRoot", type=Path, help="folder of the data set; default ../data/DATASET")
-    add("--split", default="val", help=f"one of {', '.join(SPLITS)}")
+    add_data(parser)
     add("--weights", type=Path, default=WEIGHTS_FOLDER / "face106-lite.pth", help="a shipped .pth or a model_N.pkl")
     add("--outdir", type=Path, help="default ../exp/evaluation/DATASET_SPLIT")
     add("--flip", action="store_true", help="flip test: the mean over each crop and its mirror image")
-    add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points, one of {', '.join(DECODERS)}")
-    add("--boxes", default="true", help="true: as annotated; dpg: with a detector's errors")
+    add("--decode", help=f"heatmaps to points, one of {', '.join(DECODERS)}; default: what the weights say")
+    add("--boxes", default="true", help="true: as annotated; dpg: with a detector's errors; detector: found by one")
+    add("--detector", type=Path, help="weights for --boxes detector, with yolo/cfg/NAME.cfg; default face106-det")
+    add("--convention", default="lapa", help="of the labels' 68 points: lapa, or ibug: predictions go through to_68")
     add("--normaliser", default="outer_eyes", help=f"of NME, one of {', '.join(NORMALISERS)}")
     add("--faceSize", type=float, help="measure PPR and MPD as if each face box were so many pixels wide and high")
     add("--inputResH", type=int, help="height of the crops; default: what the weights say, else 256")
     add("--inputResW", type=int, help="width of the crops; default: what the weights say, else 256")
+    add("--seed", type=int, default=0, help="of --boxes dpg")
+    add_speed(parser)
+    return parser
+
+
+def add_data(parser: argparse.ArgumentParser, split: str = "val") -> None:
+    """The options that name faces; the tools have them too."""
+    add = parser.add_argument
+    add("--dataset", default="dt_fac_106_ldmks", help=f"one of {', '.join(READERS)}")
+    add("--dataRoot", type=Path, help="folder of the data set; default ../data/DATASET")
+    add("--split", default=split, help=f"one of {', '.join(SPLITS)}; default {split}")
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    """The options of how to compute; the tools have them too."""
+    add = parser.add_argument
     add("--batch", type=int, default=64, help="faces at a time")
     add("--nThreads", type=int, default=2, help="worker processes that load pictures; no more than there are cores")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
-    add("--seed", type=int, default=0, help="of --boxes dpg")
-    return parser
 
 
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError naming the first option that makes no sense, its value and the choices."""
     choices = {"split": SPLITS, "decode": DECODERS, "boxes": BOXES, "normaliser": NORMALISERS}
+    choices["convention"] = CONVENTIONS
     for name, allowed in choices.items():
         value = getattr(opt, name)
-        if value not in allowed:
+        if value is not None and value not in allowed:
             raise ValueError(f"unknown --{name} {value!r}; choose one of {', '.join(allowed)}")
     if (opt.inputResH is None) != (opt.inputResW is None):
         raise ValueError("--inputResH and --inputResW go together; give both or neither")
@@ -365,38 +427,117 @@ def check(opt: argparse.Namespace) -> None:
 
 def run(opt: argparse.Namespace) -> None:
     """Predict, measure, print, write."""
-    root = opt.dataRoot or HERE.parent / "data" / opt.dataset
+    data, root = read_data(opt)
     outdir = opt.outdir or HERE.parent / "exp" / "evaluation" / f"{opt.dataset}_{opt.split}"
-    data = build_dataset(opt.dataset, root, opt.split)
-    if not len(data):
-        raise ValueError(f"{root} has no {opt.split} samples")
     size = (opt.inputResH, opt.inputResW) if opt.inputResH else None
     estimator = Estimator(opt.weights, NUM_POINTS, size, opt.device, opt.precision, opt.flip, opt.decode)
-    pred = predict(estimator, data, opt)
+    pred, _, overlap = predict_in_boxes(estimator, data, opt)
+    names = names_of(data, root)
     report = {
         **{"dataset": opt.dataset, "split": opt.split, "weights": str(opt.weights), "boxes": opt.boxes},
-        **{"input_size": list(estimator.input_size), "flip": opt.flip, "decode": opt.decode},
-        **build_report(pred, data, opt.normaliser, opt.faceSize),
+        **{"input_size": list(estimator.input_size), "flip": opt.flip, "decode": estimator.decode},
+        **{"convention": opt.convention, "box_iou": overlap},
+        **build_report(in_convention(pred, opt.convention), data, opt.normaliser, opt.faceSize, names),
     }
-    text = f"{opt.dataset} {opt.split}, {len(data)} faces, {opt.weights}\n{table(report)}"
+    text = f"{opt.dataset} {opt.split}, {len(data)} faces, {opt.weights}, boxes {opt.boxes}\n{table(report)}"
     outdir.mkdir(parents=True, exist_ok=True)
-    plot_ppr(report, outdir / "ppr.png")
-    arrays = pred, data.points, data.visible, opt.normaliser, data.boxes
-    curves = {"all": range(NUM_POINTS), "iBUG-68 subset": IBUG68}
-    plot_ced({name: nme(*arrays, points) for name, points in curves.items()}, report, outdir / "ced.png")
-    plot_points(report, data, outdir / "points.png")
+    write_plots(report, outdir)
     (outdir / "table.txt").write_text(text, encoding="utf-8")
+    write_list(outdir / "failures.txt", [(f["image"], f["face"], _told(f)) for f in report["failures"]])
     write_json(report, outdir / "evaluation.json")
     print(text, f"written: {outdir}", sep="")
 
 
-def predict(estimator: Estimator, data: Annotations, opt: argparse.Namespace) -> np.ndarray:
-    """Points (N, 106, 2), image pixels, of every face."""
-    dpg = build_dpg("face") if opt.boxes == "dpg" else None
-    faces = FaceDataset(data, estimator.input_size, dpg=dpg, seed=opt.seed)
+def write_plots(report: dict, outdir: Path) -> None:
+    """The pictures of one run, by plot.py, which draws several runs as well."""
+    shown = {"all": "all", "iBUG-68 subset": "ibug68"}
+    plot.ppr({name: (report, group) for name, group in shown.items()}, outdir / "ppr.png")
+    plot.ced({name: (report, group) for name, group in shown.items()}, outdir / "ced.png")
+    plot.points({"": report}, outdir / "points.png")
+
+
+def read_data(opt: argparse.Namespace) -> tuple[Annotations, Path]:
+    """The faces that the options name, and the data set's folder.
+
+    Raises:
+        FileNotFoundError, ValueError: as `build_dataset`, or no face.
+    """
+    root = opt.dataRoot or HERE.parent / "data" / opt.dataset
+    data = build_dataset(opt.dataset, root, opt.split)
+    if not len(data):
+        raise ValueError(f"{root} has no {opt.split} samples")
+    return data, root
+
+
+def predict_in_boxes(
+    estimator: Estimator, data: Annotations, opt: argparse.Namespace
+) -> tuple[np.ndarray, np.ndarray, float | None]:
+    """Points (N, 106, 2), image pixels, and scores (N, 106) of every face, in the boxes that --boxes names.
+
+    A face that the detector missed has infinite points, and scores of 0. The third is the mean IoU of the detector's
+    boxes with the annotated ones, None without a detector.
+    """
+    if opt.boxes != "detector":
+        dpg = build_dpg("face") if opt.boxes == "dpg" else None
+        return *predict(estimator, data, opt, dpg), None
+    boxes, overlap = detect(data, make_detector(opt, estimator))
+    found = np.flatnonzero(overlap)
+    points = np.full((len(data), NUM_POINTS, 2), np.inf, np.float32)
+    scores = np.zeros((len(data), NUM_POINTS), np.float32)
+    if len(found):
+        points[found], scores[found] = predict(estimator, replace(data, boxes=boxes).take(found), opt)
+    return points, scores, float(overlap[found].mean()) if len(found) else None
+
+
+def make_detector(opt: argparse.Namespace, estimator: Estimator) -> Detector:
+    """The detector of --detector, on the estimator's device and in the same precision."""
+    how = {"device": estimator.device, "precision": opt.precision}
+    if not opt.detector:
+        return Detector(**how)
+    if not opt.detector.is_file():
+        raise FileNotFoundError(f"--detector: no weights at {opt.detector}")
+    return Detector(HERE.parents[1] / "yolo" / "cfg" / f"{opt.detector.stem}.cfg", opt.detector, **how)
+
+
+def detect(data: Annotations, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+    """Of the boxes found in each face's picture the one that overlaps the annotated box best.
+
+    Returns:
+        boxes (N, 4) image pixels; their IoU with the annotated ones (N,), 0 where none reaches SAME_FACE: missed.
+    Raises:
+        ValueError: a picture cannot be read.
+    """
+    boxes, overlap = data.boxes.copy(), np.zeros(len(data))
+    rows_of: dict[Path, list[int]] = {}
+    for row, path in enumerate(data.images):
+        rows_of.setdefault(path, []).append(row)
+    for path, rows in tqdm(rows_of.items(), "detector", disable=None, leave=False):
+        try:
+            found = torch.from_numpy(detector([load_image(path)])[0][:, :4])
+        except UnreadableImage as error:
+            raise ValueError(str(error)) from error
+        if not len(found):
+            continue
+        best, which = iou_matrix(torch.from_numpy(data.boxes[rows]).float(), found.float()).max(1)
+        same = best.numpy() >= SAME_FACE
+        boxes[rows] = np.where(same[:, None], found.numpy()[which.numpy()], boxes[rows])
+        overlap[rows] = np.where(same, best.numpy(), 0)
+    return boxes, overlap
+
+
+def predict(
+    estimator: Estimator, data: Annotations, opt: argparse.Namespace, dpg=None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, 106, 2), image pixels, and scores (N, 106) of every face in its annotated box, or moved by `dpg`."""
+    faces = FaceDataset(data, estimator.input_size, dpg=dpg, seed=getattr(opt, "seed", 0))
     workers = min(opt.nThreads, os.cpu_count() or 1)
     loader = DataLoader(faces, opt.batch, num_workers=workers, worker_init_fn=_one_thread)
-    return np.concatenate([estimator(batch["crop"].numpy(), batch["affine"].numpy())[0] for batch in loader])
+    results = [
+        estimator(batch["crop"].numpy(), batch["affine"].numpy())
+        for batch in tqdm(loader, "faces", disable=None, leave=False)
+    ]
+    points, scores = (np.concatenate(kind) for kind in zip(*results))
+    return points, scores
 
 
 def _one_thread(_: int) -> None:
@@ -404,18 +545,18 @@ def _one_thread(_: int) -> None:
 
 
 def write_json(report: dict, path: Path) -> None:
-    """Write under a temporary name, then rename; what is not known becomes null."""
+    """Write under a temporary name, then rename; what is not known, or infinite, becomes null."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_no_nan(report), indent=1, ensure_ascii=False), encoding="utf-8")
+    temporary.write_text(json.dumps(_finite(report), indent=1, ensure_ascii=False), encoding="utf-8")
     temporary.replace(path)
 
 
-def _no_nan(value):
+def _finite(value):
     if isinstance(value, dict):
-        return {key: _no_nan(item) for key, item in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_no_nan(item) for item in value]
-    return None if isinstance(value, float) and np.isnan(value) else value
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 if __name__ == "__main__":

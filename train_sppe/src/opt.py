@@ -7,7 +7,7 @@ from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
 
 OPTIMISERS = ("adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "cosine", "step")
-LOSSES = ("mse", "weighted_mse")
+LOSSES = ("mse", "weighted_mse", "awing", "dsnt")
 DATASETS = ("dt_fac_106_ldmks", "lapa", "300w")
 
 
@@ -23,8 +23,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("experiment").add_argument
     add("--expID", default="default", help="name of the run; weights go to ../exp/coco/EXPID")
-    add("--dataset", default="dt_fac_106_ldmks", help=f"one of {', '.join(DATASETS)}")
-    add("--dataRoot", help="folder of the data set; default ../data/DATASET")
+    add("--dataset", nargs="+", default=["dt_fac_106_ldmks"], help=f"one or more of {', '.join(DATASETS)}")
+    add("--dataRoot", nargs="+", help="folder of each data set; default ../data/DATASET. The first is validated on")
+    add("--share", type=float, nargs="+", help="part of an epoch that each data set makes up; default: by their sizes")
+    add("--exclude", help="list of faces of the first data set to leave out, as tools/audit.py writes it")
     add("--nThreads", type=int, default=4, help="worker processes that load pictures; no more than there are cores")
     add("--cache", action="store_true", help="keep decoded pictures in memory (small data sets)")
     add("--snapshot", type=int, default=1, help="write model_N.pkl every so many epochs; 0: never")
@@ -77,8 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shift", type=float, default=0.05, help="random shift, fraction of the crop")
     add("--noColour", action="store_true", help="no colour, blur, noise and occlusion")
     add("--addDPG", **SWITCH, help="stage 2: boxes that err as a detector's, and partial faces")
-    add("--dpg", default="face", help="whose errors: face or alphapose")
-    add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points in validation: {', '.join(DECODERS)}")
+    add("--dpg", default="face", help="whose errors: face, alphapose, or a .json that tools/dpg.py learnt")
+    add("--decode", help=f"heatmaps to points: {', '.join(DECODERS)}; default: dsnt for --crit dsnt, else dark")
     for name in IGNORED:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     return parser
@@ -100,8 +102,16 @@ IGNORED = ("netType", "nFeats", "nStack", "nResidual", "init", "debug", "epoch",
 
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError naming the first option that makes no sense, its value and the remedy."""
+    opt.decode = opt.decode or ("dsnt" if opt.crit == "dsnt" else DEFAULT_DECODER)
+    for name in opt.dataset:
+        if name not in DATASETS:
+            raise ValueError(f"unknown --dataset {name!r}; choose one of {', '.join(DATASETS)}")
+    sources = max(len(opt.dataset), len(opt.dataRoot or ()))
+    if len(opt.dataset) not in (1, sources) or (opt.dataRoot and len(opt.dataRoot) != sources):
+        raise ValueError(f"{len(opt.dataset)} --dataset and {len(opt.dataRoot or ())} --dataRoot: give as many of each")
+    if opt.share and (len(opt.share) != sources or min(opt.share) <= 0):
+        raise ValueError(f"--share {opt.share}: {sources} numbers above 0 are needed, one for each data set")
     for name, choices in (
-        ("dataset", DATASETS),
         ("optMethod", OPTIMISERS),
         ("schedule", SCHEDULES),
         ("crit", LOSSES),

@@ -23,10 +23,11 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))  # appended, so that `import opt` stays the training one
 
 import cv2
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 import engine
 from opt import build_parser, check
@@ -35,9 +36,11 @@ from SPPE.src.main_fast_inference import load_checkpoint
 from SPPE.src.models.FastPose import config_of, createModel
 from SPPE.src.utils.device import choose_device, choose_precision
 from utils.dataset import build_dataset
-from utils.dataset.base import Augmentation, FaceDataset, sentence
+from utils.dataset.base import Annotations, Augmentation, FaceDataset, join, sentence
+from utils.dataset.mix import MixedSampler
 from utils.dpg import build_dpg
 from utils.files import save_whole
+from utils.lists import listed
 from utils.watch import Watch, connect_visdom
 
 # The first process validates while the others wait for it.
@@ -59,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(opt: argparse.Namespace) -> None:
     rank, world, device = start_processes(opt.device)
-    train_set, val_set = datasets(opt)
+    train_set, val_set, sizes = datasets(opt)
     torch.manual_seed(opt.seed)
     trunk = {name: getattr(opt, name) for name in ("depth", "width", "backbone", "pretrained")}
     model = createModel(opt.nClasses, duc=tuple(opt.duc), **trunk)
@@ -76,15 +79,16 @@ def train(opt: argparse.Namespace) -> None:
     elif rank == 0:
         claim_folder(folder, opt)  # the first thing written, after all that can be wrong was looked at
     parallel = nn.parallel.DistributedDataParallel(model) if world > 1 else model
-    step = engine.Step(parallel, device, state.dtype, opt.hmGauss, opt.crit)
+    step = engine.Step(parallel, device, state.dtype, opt.hmGauss, opt.crit, opt.decode)
 
-    sampler = DistributedSampler(train_set, world, rank, shuffle=True, seed=opt.seed)
+    sampler = MixedSampler(sizes, opt.share, world, rank, opt.seed)
     loader = make_loader(train_set, opt.trainBatch, opt, sampler, drop_last=len(sampler) >= opt.trainBatch)
     val_loader = make_loader(val_set, opt.validBatch, opt)
     set_rate = learning_rate(opt, opt.trainIters or len(loader))
     watch = Watch(folder / "log.jsonl", events_folder(opt), visdom, state.epoch) if rank == 0 else None
     if rank == 0:
-        print(f"{len(train_set)} faces to train on, {len(val_set)} to validate on; {device}, {state.dtype}; {folder}")
+        told = " + ".join(map(str, sizes))
+        print(f"{told} faces to train on, {len(val_set)} to validate on; {device}, {state.dtype}; {folder}")
 
     while state.epoch < opt.nEpochs:
         train_set.set_epoch(state.epoch)
@@ -142,20 +146,34 @@ def events_folder(opt: argparse.Namespace) -> Path:
     return HERE / ".tensorboard" / "coco" / opt.expID
 
 
-def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset]:
-    """The training and the validation set."""
-    root = Path(opt.dataRoot) if opt.dataRoot else HERE.parent / "data" / opt.dataset
+def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset, list[int]]:
+    """The training set, all sources one after the other; the validation set, the first source's; the sources' sizes."""
     if opt.nClasses != NUM_POINTS:
         raise ValueError(f"--nClasses {opt.nClasses}: the data sets here have {NUM_POINTS} points; say {NUM_POINTS}")
+    roots = source_roots(opt)
+    sources, val = [samples(*root, "train") for root in roots], samples(*roots[0], "val")
+    if opt.exclude:
+        sources[0] = sources[0].take(np.flatnonzero(~listed(sources[0], roots[0][1], Path(opt.exclude))))
     size = (opt.inputResH, opt.inputResW)
     augmentation = Augmentation(opt.scale, opt.rotate, opt.shift)
     dpg = build_dpg(opt.dpg) if opt.addDPG else None
-    sets = [build_dataset(opt.dataset, root, split) for split in ("train", "val")]
-    for split, data in zip(("train", "val"), sets):
-        if not len(data):
-            raise ValueError(f"{root} has no {split} samples")
-    train_set = FaceDataset(sets[0], size, augmentation, dpg, opt.seed, opt.cache)
-    return train_set, FaceDataset(sets[1], size, cache=opt.cache)
+    train_set = FaceDataset(join(sources), size, augmentation, dpg, opt.seed, opt.cache)
+    return train_set, FaceDataset(val, size, cache=opt.cache), [len(data) for data in sources]
+
+
+def samples(name: str, root: Path, split: str) -> Annotations:
+    """One split of a data set; ValueError where it is empty."""
+    data = build_dataset(name, root, split)
+    if not len(data):
+        raise ValueError(f"{root} has no {split} samples")
+    return data
+
+
+def source_roots(opt: argparse.Namespace) -> list[tuple[str, Path]]:
+    """(data set's name, its folder) of every source; one --dataset serves several --dataRoot."""
+    roots = [Path(root) for root in opt.dataRoot or ()] or [HERE.parent / "data" / name for name in opt.dataset]
+    names = opt.dataset * len(roots) if len(opt.dataset) == 1 else opt.dataset
+    return list(zip(names, roots))
 
 
 def make_loader(dataset: FaceDataset, batch: int, opt: argparse.Namespace, sampler=None, drop_last=False) -> DataLoader:
@@ -281,14 +299,14 @@ def validate_and_save(opt, state: TrainingState, step, loader, folder: Path, fig
     """
     own = {k: v.clone() for k, v in state.model.state_dict().items()} if state.ema else None
     state.model.load_state_dict(state.weights())
-    judge = engine.Step(state.model, step.device, step.dtype, step.sigma, step.crit)
-    figures["val"], first = engine.evaluate(judge, loader, opt.decode, opt.validIters)
+    judge = engine.Step(state.model, step.device, step.dtype, step.sigma, step.crit, step.decode)
+    figures["val"], first = engine.evaluate(judge, loader, opt.validIters)
     if opt.snapshot and state.epoch % opt.snapshot == 0:
         save_whole(state.model.state_dict(), folder / f"model_{state.epoch}.pkl")
     if figures["val"]["nme"] < state.best:
         state.best = figures["val"]["nme"]
         save_whole(state.model.state_dict(), folder / "model_best.pkl")
-    pictures = engine.example_pictures(judge, first, opt.decode)
+    pictures = engine.example_pictures(judge, first)
     if own:
         state.model.load_state_dict(own)
     watch.epoch(state.epoch, figures)

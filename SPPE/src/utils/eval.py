@@ -1,5 +1,7 @@
 """Heatmaps to points for a whole batch in a few tensor operations."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -10,6 +12,12 @@ from .pose import heatmap_to_crop
 DARK_FLOOR = 1e-3
 
 EPSILON = 1e-6
+
+# Times this, a heatmap trained with --crit dsnt is the logarithm of a distribution: its peak stays near 1.
+SOFTMAX_GAIN = 10.0
+
+# Spread (heatmap pixels) at which dsnt's score is 1 / e.
+SPREAD_UNIT = 4.0
 
 
 def _neighbourhoods(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -49,23 +57,60 @@ def _dark(window: torch.Tensor) -> torch.Tensor:
     return step.clamp(-1, 1)
 
 
-# Name -> the shift (B, K, 2) from a peak, in heatmap pixels, that its 3 x 3 window tells.
-DECODERS = {"dark": _dark, "alphapose": _alphapose}
-DEFAULT_DECODER = "dark"  # models/README.md has the figures that chose it
+def _from_peak(shift: Callable) -> Callable:
+    """A decoder: the highest pixel, moved by what `shift` reads in its 3 x 3 window; the score is the peak's height."""
+
+    def decode(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        peak, inside, score, window = _neighbourhoods(heatmaps)
+        return peak.float() + shift(window.float()) * inside, score.float()
+
+    return decode
+
+
+def log_marginals(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Heatmaps (B, K, H, W) as distributions, softmax of SOFTMAX_GAIN times them.
+
+    Returns:
+        their logarithm (B, K, H, W), their marginals over x (B, K, W) and over y (B, K, H); float32.
+    """
+    flat = (SOFTMAX_GAIN * heatmaps.float()).flatten(2).log_softmax(2)
+    log = flat.view(heatmaps.shape)
+    mass = log.exp()
+    return log, mass.sum(2), mass.sum(3)
+
+
+def expectation(marginal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance (B, K) of a marginal (B, K, N) over the pixels 0 .. N - 1."""
+    place = torch.arange(marginal.shape[2], device=marginal.device, dtype=marginal.dtype)
+    mean = marginal @ place
+    return mean, (marginal @ place**2 - mean**2).clamp(min=0)
+
+
+def _dsnt(heatmaps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The mean of the heatmap as a distribution (Nibali et al., "DSNT", 2018, equation 4); the score falls with its
+    spread, 1 for a single pixel."""
+    _, over_x, over_y = log_marginals(heatmaps)
+    (x, spread_x), (y, spread_y) = expectation(over_x), expectation(over_y)
+    return torch.stack([x, y], dim=-1), (-(spread_x + spread_y).sqrt() / SPREAD_UNIT).exp()
+
+
+# Name -> heatmaps (B, K, H, W) to points (B, K, 2), heatmap pixels, and scores (B, K).
+DECODERS = {"dark": _from_peak(_dark), "alphapose": _from_peak(_alphapose), "dsnt": _dsnt}
+DEFAULT_DECODER = "dark"  # of weights that do not say what they were trained for
 
 
 def decode_heatmaps(heatmaps: torch.Tensor, decode: str = DEFAULT_DECODER) -> tuple[torch.Tensor, torch.Tensor]:
-    """Heatmaps (B, K, H, W) -> points (B, K, 2) x y in heatmap pixels, scores (B, K), the height of each peak.
+    """Heatmaps (B, K, H, W) -> points (B, K, 2) x y in heatmap pixels, scores (B, K) in 0 .. 1.
 
     Args:
-        decode: "dark" (Newton step on the log) or "alphapose" (quarter pixel).
+        decode: "dark" (Newton step on the log) or "alphapose" (quarter pixel), for heatmaps trained to be Gaussians;
+            "dsnt" (mean of the softmax), for those trained with --crit dsnt.
     Raises:
         ValueError: unknown decode.
     """
     if decode not in DECODERS:
         raise ValueError(f"unknown decode {decode!r}; choose one of {', '.join(DECODERS)}")
-    peak, inside, score, window = _neighbourhoods(heatmaps)
-    return peak.float() + DECODERS[decode](window.float()) * inside, score.float()
+    return DECODERS[decode](heatmaps)
 
 
 def points_in_image(points: torch.Tensor, affines: np.ndarray, stride: float) -> np.ndarray:

@@ -24,8 +24,8 @@ from .source import Part
 LID = (0, 1, 54, 57, 60, 102, 63, 66, 69, 72, 53, 5080, 50, 47, 44, 41, 36, 33, 30, 5078, 27, 24, 21, 18, 15, 12, 9, 6)
 LID_OUTER, LID_INNER = 21, 66
 
-# Left halves of rings around the mouth, from the upper middle by the corner to the lower middle: just outside the red of
-# the lips, just inside, and where they meet.
+# Left halves of rings around the mouth, from the upper middle by the corner to the lower middle: just outside the red
+# of the lips, just inside, and where they meet.
 LIP_BORDER = (455, 454, 450, 456, 409, 5354, 410, 411, 408, 407, 3737, 402, 403, 3702, 404, 405, 406, 480, 486, 492)
 LIP_RED = (466, 463, 460, 457, 451, 5351, 447, 413, 412, 424, 3736, 422, 423, 3703, 441, 440, 478, 484, 490, 496)
 LIP_LINE = (474, 473, 472, 471, 470, 5362, 469, 419, 418, 433, 3732, 431, 432, 3707, 444, 437, 475, 481, 487, 493)
@@ -54,8 +54,8 @@ INNER_LINE = (145, 86, 906, 219, 5323, 5287, 5218, 3699, 730, 722, 733)
 PATHS, STEPS = 33, 24  # paths of one half, the last on the chin; points of a path
 CENTRE = (0.0, 6.9, 0.45)  # of the rays that find the paths on the skin, dm
 
-# A point counts as seen down to this much (dm) behind what is drawn at its pixel: the skin's rounding within a pixel; for
-# the line between the lips their depth; for the pupils less, since a closed lid is thin.
+# A point counts as seen down to this much (dm) behind what is drawn at its pixel: the skin's rounding within a pixel;
+# for the line between the lips their depth; for the pupils less, since a closed lid is thin.
 DEPTH_MARGIN = np.full(NUM_POINTS, 0.04)
 DEPTH_MARGIN[96:104] = 0.12
 DEPTH_MARGIN[[74, 83, 104, 105]] = 0.015

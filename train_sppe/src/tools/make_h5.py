@@ -12,6 +12,9 @@ csv     a header and a row a face: image[,source][,attr:NAME...],x0,y0,x1,y1,...
         An empty cell is a point that is not annotated
 coco    a JSON file: images, annotations with `keypoints` [x, y, v] * 68 or 106, and `bbox` [x, y, w, h] if there is one
 
+--ibug-to-lapa moves completed 300-W labels (tools/complete106.py) to LaPa's places (SPPE/src/convention.py); --shift
+corrects labels that lie beside the picture.
+
 68 points are iBUG's; the other 38 are then not annotated. Coordinates are pixels, (0, 0) in the middle of the first.
 Without --val-tail and --split-files the file is split by the published proportions, in its order, when it is read.
 What is malformed is named with file and row (the header is row 1), and nothing is written: annotations, missing
@@ -35,6 +38,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(SOURCE))  # train_sppe/src, before any other package named utils
 sys.path.append(str(SOURCE.parents[1]))  # the repository root
 
+from SPPE.src.convention import LAPA_FROM_IBUG
 from SPPE.src.landmarks import NUM_POINTS, POINT_ORDERS
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from utils.dataset import lapa, w300
@@ -69,6 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, default=SOURCE.parent / "data" / "dt_fac_106_ldmks", help="where images/ and the .h5 go")
     add("--copy", action="store_true", help="copy the pictures into OUT/images; default: a symbolic link to --images")
     add("--order", default="lapa", help=f"of 106 points in the annotations, one of {', '.join(POINT_ORDERS)}")
+    add("--ibug-to-lapa", action="store_true", help="move lids, lips and jaw from 300-W's places to LaPa's")
+    add("--shift", type=float, nargs=2, default=(0.0, 0.0), metavar=("DX", "DY"), help="added to all points, pixels")
     add("--pts-base", type=float, default=w300.PTS_BASE, help="what .pts files call the first pixel")
     add("--boxes-from-points", action="store_true", help="do not use the boxes of a COCO file")
     add("--trust-pictures", action="store_true", help="do not try to decode every picture first")
@@ -98,7 +104,7 @@ def check(opt: argparse.Namespace) -> None:
 
 def make(opt: argparse.Namespace) -> None:
     """Read, check, split, then bring the pictures and the file to their place."""
-    data = collect(READERS[opt.format](opt))
+    data = collect(adjusted(face, opt) for face in READERS[opt.format](opt))
     if not len(data):
         raise ValueError(f"{opt.annotations} holds no annotated face")
     names = [path.relative_to(opt.images).as_posix() for path in data.images]
@@ -113,6 +119,22 @@ def make(opt: argparse.Namespace) -> None:
     for listing in (opt.out / f"{name}.txt" for name in SPLITS):
         if listing.is_file():
             print(f"note: {listing} is there, and decides this split when the file is read")
+
+
+def adjusted(face: Face, opt: argparse.Namespace) -> Face:
+    """The face with --shift and --ibug-to-lapa applied.
+
+    Raises:
+        ValueError: a point that the conversion needs is not annotated.
+    """
+    face.points = face.points + np.float32(opt.shift) * (face.visible > 0)[:, None]
+    if opt.ibug_to_lapa:
+        needed = (np.eye(NUM_POINTS) != LAPA_FROM_IBUG).any(axis=0)
+        missing = np.flatnonzero(needed & (face.visible == 0))
+        if len(missing):
+            raise ValueError(f"{face.where}: --ibug-to-lapa needs point {missing[0]}; tools/complete106.py adds it")
+        face.points = LAPA_FROM_IBUG @ face.points
+    return face
 
 
 def describe(split: np.ndarray | None) -> str:

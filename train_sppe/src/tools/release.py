@@ -2,8 +2,8 @@
 
     python tools/release.py --model ../exp/coco/stg_2/model_80.pkl --out ../../models/sppe/mine.pth
 
-The file holds {"state_dict", "meta"}; meta is plain values: input_size (h, w), sigma, taught (indices of the points
-that the training data annotates), note. `demo.py --sppe mine` then uses it.
+The file holds {"state_dict", "meta"}; meta is plain values: input_size (h, w), sigma, decode, taught (indices of the
+points that the training data annotates), note. `demo.py --sppe mine` then uses it.
 """
 
 import argparse
@@ -14,8 +14,10 @@ from pathlib import Path
 sys.path += [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parents[1])]
 
 import numpy as np
+from calibrate import read_table
 
 from SPPE.src.main_fast_inference import load_model
+from train import source_roots
 from utils.dataset import build_dataset
 from utils.files import save_whole
 
@@ -24,16 +26,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="model_N.pkl; its folder's option.json is read")
     parser.add_argument("--out", type=Path, required=True, help="the .pth to write")
+    parser.add_argument("--confidence", type=Path, help="JSON of tools/calibrate.py: expected error of a score")
     parser.add_argument("--note", default="", help="data, licence: whatever should stay with the file")
     args = parser.parse_args(argv)
     try:
-        release(args.model, args.out, args.note)
+        release(args.model, args.out, args.note, args.confidence)
     except (ValueError, FileNotFoundError) as error:
         print(f"release.py: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def release(model: Path, out: Path, note: str = "") -> None:
+def release(model: Path, out: Path, note: str = "", confidence: Path | None = None) -> None:
     """Write `out` from `model` and the option.json beside it.
 
     Raises:
@@ -47,9 +50,12 @@ def release(model: Path, out: Path, note: str = "") -> None:
     meta = {
         "input_size": (opt["inputResH"], opt["inputResW"]),
         "sigma": opt["hmGauss"],
+        "decode": opt["decode"],
         "taught": taught_points(opt),
         "note": note,
     }
+    if confidence:
+        meta["confidence"] = read_table(confidence)
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
     out.parent.mkdir(parents=True, exist_ok=True)
     save_whole({"state_dict": state, "meta": meta}, out)
@@ -60,9 +66,9 @@ def release(model: Path, out: Path, note: str = "") -> None:
 
 def taught_points(opt: dict) -> list[int]:
     """Points that at least one training sample annotates; the others are drawn hollow."""
-    root = Path(opt["dataRoot"]) if opt["dataRoot"] else Path(__file__).resolve().parents[2] / "data" / opt["dataset"]
-    visible = build_dataset(opt["dataset"], root, "train").visible
-    return np.flatnonzero((visible > 0).any(axis=0)).tolist()
+    sources = source_roots(argparse.Namespace(**opt))
+    taught = [(build_dataset(name, root, "train").visible > 0).any(axis=0) for name, root in sources]
+    return np.flatnonzero(np.any(taught, axis=0)).tolist()
 
 
 if __name__ == "__main__":

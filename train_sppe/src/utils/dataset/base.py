@@ -73,6 +73,16 @@ class Annotations:
         return self
 
 
+def join(sources: list[Annotations]) -> Annotations:
+    """Several sources as one, in their order; attributes are dropped where one lacks them."""
+    names = set.intersection(*(set(data.attributes) for data in sources))
+    return Annotations(
+        [path for data in sources for path in data.images],
+        *(np.concatenate([getattr(data, key) for data in sources]) for key in ("boxes", "points", "visible")),
+        {name: np.concatenate([data.attributes[name] for data in sources]) for name in names},
+    )
+
+
 @dataclass
 class Face:
     """One face as an annotation file gives it.
@@ -309,7 +319,7 @@ class FaceDataset(Dataset):
         image = self.pictures[path] if path in self.pictures else _load(path)
         rng = np.random.default_rng((self.seed, self.epoch, index))
         if self.dpg is not None:
-            box = self.dpg(box, rng)
+            box = self.dpg(box, points, rng)
         height, width = image.shape[:2]
         box = grow_boxes(box[None], width, height)[0]
         affine, mirrored = crop_affines(box[None], *self.input_size)[0], False

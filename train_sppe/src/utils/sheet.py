@@ -1,0 +1,68 @@
+"""Contact sheets: many small pictures with captions in one, for looking at results."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from SPPE.src.utils.img import warp_box
+
+CAPTION_HEIGHT, CAPTION_SCALE = 18, 0.4
+
+
+def face_tile(image: np.ndarray, box: np.ndarray, side: int, margin: float = 0.35) -> tuple[np.ndarray, np.ndarray]:
+    """The square around a face, enlarged or shrunk to side x side.
+
+    Args:
+        image: (H, W, 3) uint8 RGB. box: (4,) x1 y1 x2 y2, image pixels. margin: added on each side, of the box's side.
+    Returns:
+        (side, side, 3) uint8 RGB, the crops' padding beyond the picture; the affine (2, 3) image -> tile.
+    """
+    half = (0.5 + margin) * max(float((box[2:] - box[:2]).max()), 1.0)
+    scale = side / (2 * half)
+    offset = (side - 1) / 2 - scale * (box[:2] + box[2:]) / 2
+    affine = np.column_stack([scale * np.eye(2), offset])
+    whole = np.array([0, 0, image.shape[1] - 1, image.shape[0] - 1])
+    return warp_box(image, whole, affine, side, side), affine
+
+
+def contact_sheet(tiles: list[np.ndarray], captions: list[str], columns: int) -> np.ndarray:
+    """Equal (S, S, 3) uint8 pictures, row by row, a caption below each -> one picture."""
+    if not tiles:
+        raise ValueError("no pictures to put on a sheet")
+    side = tiles[0].shape[0]
+    columns = min(columns, len(tiles))
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows * (side + CAPTION_HEIGHT), columns * side, 3), 255, np.uint8)
+    for i, (tile, caption) in enumerate(zip(tiles, captions)):
+        y, x = (i // columns) * (side + CAPTION_HEIGHT), (i % columns) * side
+        sheet[y : y + side, x : x + side] = tile
+        strip = sheet[y + side : y + side + CAPTION_HEIGHT, x : x + side]
+        font = cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(strip, _fit(caption, side), (2, 13), font, CAPTION_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
+    return sheet
+
+
+def _fit(caption: str, width: int) -> str:
+    """The end of a caption is what tells names apart: cut its beginning."""
+    while caption and cv2.getTextSize(caption, cv2.FONT_HERSHEY_SIMPLEX, CAPTION_SCALE, 1)[0][0] > width - 4:
+        caption = caption[1:]
+    return caption
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write an RGB picture; JPEG and PNG by the name. Temporary name, then rename.
+
+    Raises:
+        ValueError: a suffix that OpenCV does not write.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        done, data = cv2.imencode(path.suffix or ".", image[..., ::-1])
+    except cv2.error:
+        done = False
+    if not done:
+        raise ValueError(f"{path}: no picture format {path.suffix!r}; say .jpg or .png")
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data.tobytes())
+    temporary.replace(path)
