@@ -1,6 +1,7 @@
 """Trunks of the timm library under FastPose's head: built, trained, released and used by the demo, by name alone."""
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -14,7 +15,6 @@ from SPPE.src.utils.img import MEAN_RGB
 from test_train import data, train  # noqa: F401  fixtures
 
 timm = pytest.importorskip("timm")
-sys.path.append(str(ROOT / "train_sppe" / "src" / "tools"))
 NAME = "timm:mobilenetv4_conv_small"
 
 
@@ -81,10 +81,10 @@ def test_train_release_and_demo(train, tmp_path, capsys):  # noqa: F811
     assert train("--expID", "other", "--nEpochs", 1, "--loadModel", folder / "model_1.pkl") == 2
     assert f"backbone {NAME}, here None" in capsys.readouterr().err
 
-    from release import release
-
-    released = tmp_path / "mine.pth"
-    release(folder / "model_2.pkl", released, "of a test")
+    released, tool = tmp_path / "mine.pth", ROOT / "train_sppe" / "src" / "tools" / "release.py"
+    command = [sys.executable, str(tool), "--model", str(folder / "model_2.pkl"), "--out", str(released)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert Estimator(released, 106, device="cpu").input_size == (64, 64)
     picture = ROOT / "examples" / "imgs" / "grace_hopper.jpg"
     assert demo.main(["--image", str(picture), "--sppe", str(released), "--outdir", str(tmp_path / "out")]) == 0

@@ -80,7 +80,7 @@ def _look(net: nn.Module, backbone: str) -> int:
         net.train()
     if out.shape[2:] != (LOOK[2] // STRIDE, LOOK[3] // STRIDE) or out.shape[1] % 4:
         raise ValueError(
-            f"{backbone} makes {tuple(out.shape)} of {LOOK}; the head needs a 32nd of each side and channels divisible by 4"
+            f"{backbone} makes {tuple(out.shape)} of {LOOK}; needed: a 32nd of each side, channels divisible by 4"
         )
     return out.shape[1]
 
