@@ -6,6 +6,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from evaluation import nme
@@ -179,12 +180,25 @@ def train_one_epoch(
             accuracies.append(
                 accuracy(decode_heatmaps(heatmaps.detach(), step.decode)[0], truth, mask, heatmaps.shape[3])
             )
-    mean_loss = torch.stack(losses).mean().item()
+    mean_loss = over_processes(torch.stack(losses).mean())
     if not math.isfinite(mean_loss):
         raise FloatingPointError(
             f"the loss became {mean_loss} in steps {first_step}..{number}; lower --LR or use --clip"
         )
-    return {"loss": mean_loss, "accuracy": torch.stack(accuracies).mean().item(), "LR": rate, "steps": len(losses)}
+    return {
+        "loss": mean_loss,
+        "accuracy": over_processes(torch.stack(accuracies).mean()),
+        "LR": rate,
+        "steps": len(losses),
+    }
+
+
+def over_processes(value: torch.Tensor) -> float:
+    """A figure's mean over the processes of a training (torchrun); all then see a loss that is no longer finite."""
+    if dist.is_initialized():
+        dist.all_reduce(value)
+        value /= dist.get_world_size()
+    return value.item()
 
 
 @torch.inference_mode()

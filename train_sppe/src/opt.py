@@ -40,6 +40,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--nClasses", type=int, default=106, help="number of landmarks")
     add("--depth", type=int, default=101, help="of the SE-ResNet: 18, 34, 50 or 101")
     add("--width", type=float, default=1.0, help="factor on the trunk's channels")
+    add("--backbone", help="timm:NAME, a trunk of the timm library instead of the SE-ResNet (then no --depth, --width)")
+    add("--pretrained", help="file of timm's own weights for that trunk")
     add("--duc", type=int, nargs=2, default=(1024, 512), help="channels of the two DUC convolutions")
     add("--inputResH", type=int, default=256, help="height of the crops")
     add("--inputResW", type=int, default=256, help="width of the crops")
@@ -133,5 +135,7 @@ def check(opt: argparse.Namespace) -> None:
         raise ValueError(f"--hmGauss {opt.hmGauss} and --width {opt.width} must be above 0")
     if any(channels % 4 or channels <= 0 for channels in opt.duc):
         raise ValueError(f"--duc {opt.duc[0]} {opt.duc[1]}: each DUC divides its channels by 4")
+    if opt.pretrained and not opt.backbone:
+        raise ValueError(f"--pretrained {opt.pretrained} is for a timm trunk; say which: --backbone timm:NAME")
     if opt.Continue and opt.loadModel:
         raise ValueError("--Continue and --loadModel exclude each other: the first goes on, the second starts anew")

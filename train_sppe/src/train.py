@@ -64,9 +64,12 @@ def train(opt: argparse.Namespace) -> None:
     rank, world, device = start_processes(opt.device)
     train_set, val_set, sizes = datasets(opt)
     torch.manual_seed(opt.seed)
-    model = createModel(opt.nClasses, depth=opt.depth, width=opt.width, duc=tuple(opt.duc))
+    trunk = {name: getattr(opt, name) for name in ("depth", "width", "backbone", "pretrained")}
+    model = createModel(opt.nClasses, duc=tuple(opt.duc), **trunk)
     if opt.loadModel:
         load_weights(model, Path(opt.loadModel))
+    if world > 1 and device.type == "cuda":  # batch norm over all processes, as one process with the whole batch has it
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     model.to(device, memory_format=torch.channels_last)
     state = TrainingState(opt, model, device)
     visdom = connect_visdom(opt.expID) if opt.visdom and rank == 0 else None
@@ -197,7 +200,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     state_dict, _ = load_checkpoint(path)
     theirs, ours = config_of(state_dict), model.config
-    different = [f"{name} {theirs[name]}, here {ours[name]}" for name in ours if theirs[name] != ours[name]]
+    names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
+    different = [f"{name} {theirs.get(name)}, here {ours.get(name)}" for name in names]
     if different:
         raise ValueError(f"--loadModel {path} is another network: {'; '.join(different)}")
     model.load_state_dict(state_dict)
@@ -219,7 +223,10 @@ def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
 
 
 # Options that a training cannot change on its way and still go on.
-FIXED = ("nClasses", "depth", "width", "duc", "optMethod", "precision", "ema", "seed", "trainBatch", "dataset", "crit")
+FIXED = (
+    *("nClasses", "depth", "width", "backbone", "duc", "optMethod", "precision", "ema"),
+    *("seed", "trainBatch", "dataset", "crit"),
+)
 
 
 class TrainingState:
@@ -264,7 +271,7 @@ class TrainingState:
             raise ValueError(
                 f"--Continue: {path} cannot be read ({sentence(error)}); start again from a model"
             ) from error
-        theirs = content.get("fixed", self.fixed)
+        theirs = {"backbone": None, **content.get("fixed", self.fixed)}  # trainings of version 0.1.0 knew no other
         different = [f"--{name} {theirs[name]}" for name in FIXED if theirs[name] != self.fixed[name]]
         if different:
             raise ValueError(f"--Continue: this training was started with {' '.join(different)}; say the same")

@@ -3,13 +3,17 @@
 The network of AlphaPose's fast pose branch (Xiu et al., "Pose Flow", BMVC 2018; Fang et al., "RMPE", ICCV 2017).
 `createModel(nClasses=106)` has its parameter names, so a `duc_se.pth` loads as it is; smaller networks are the same
 code with other numbers, and `config_of` reads those numbers back from any state dict.
+A trunk of the timm library (`backbone="timm:NAME"`) goes under the same head.
 """
+
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from .layers.DUC import DUC
 from .layers.SE_Resnet import BOTTLENECK_DEPTHS, STAGES, STEM_CHANNELS, SEResnet
+from .layers.timm_trunk import TimmTrunk, backbone_of
 
 HEATMAP_STRIDE = 4  # input pixels per heatmap pixel
 INPUT_MULTIPLE = 32  # the trunk halves its input five times
@@ -22,12 +26,27 @@ class FastPose(nn.Module):
         nClasses: number of landmarks.
         depth, width: of the SE-ResNet trunk.
         duc: channels of the two DUC convolutions.
+        backbone: "timm:NAME" instead of the SE-ResNet; depth and width then have no meaning.
+        pretrained: a file of timm's weights for that trunk.
+    Raises:
+        ValueError, FileNotFoundError: unknown depth; see `TimmTrunk`.
     """
 
-    def __init__(self, nClasses: int = 106, depth: int = 101, width: float = 1.0, duc: tuple[int, int] = (1024, 512)):
+    def __init__(
+        self,
+        nClasses: int = 106,
+        depth: int = 101,
+        width: float = 1.0,
+        duc: tuple[int, int] = (1024, 512),
+        backbone: str | None = None,
+        pretrained: str | Path | None = None,
+    ):
         super().__init__()
-        self.config = {"nClasses": nClasses, "depth": depth, "width": width, "duc": tuple(duc)}
-        self.preact = SEResnet(depth, width)
+        if pretrained and not backbone:
+            raise ValueError(f"pretrained {pretrained}: these are a timm trunk's weights; name it with backbone")
+        trunk = {"backbone": backbone} if backbone else {"depth": depth, "width": width}
+        self.config = {"nClasses": nClasses, **trunk, "duc": tuple(duc)}
+        self.preact = TimmTrunk(backbone, pretrained) if backbone else SEResnet(depth, width)
         self.suffle1 = nn.PixelShuffle(2)
         self.duc1 = DUC(self.preact.out_channels // 4, duc[0])
         self.duc2 = DUC(duc[0] // 4, duc[1])
@@ -40,29 +59,30 @@ class FastPose(nn.Module):
 
 
 def createModel(nClasses: int = 106, **numbers) -> FastPose:
-    """The published FastPose (59.67 M parameters at 106 classes), or one of other `numbers` (depth, width, duc)."""
+    """The published FastPose (59.67 M parameters at 106 classes), or one of other `numbers` (FastPose's arguments)."""
     return FastPose(nClasses, **numbers)
 
 
 def config_of(state_dict: dict[str, torch.Tensor]) -> dict:
-    """Read FastPose's arguments from the shapes in a state dict.
+    """Read FastPose's arguments from a state dict: from its shapes, and the name that a timm trunk keeps in it.
 
     Raises:
         ValueError: the state dict is not one of FastPose.
     """
     try:
+        head = {
+            "nClasses": state_dict["conv_out.weight"].shape[0],
+            "duc": (state_dict["duc1.conv.weight"].shape[0], state_dict["duc2.conv.weight"].shape[0]),
+        }
+        if backbone := backbone_of(state_dict):
+            return {**head, "backbone": backbone}
         blocks = tuple(
             len({key.split(".")[2] for key in state_dict if key.startswith(f"preact.layer{stage}.")})
             for stage in (1, 2, 3, 4)
         )
         bottleneck = "preact.layer1.0.conv3.weight" in state_dict
         depth = next(d for d, b in STAGES.items() if b == blocks and (d in BOTTLENECK_DEPTHS) == bottleneck)
-        return {
-            "nClasses": state_dict["conv_out.weight"].shape[0],
-            "depth": depth,
-            "width": state_dict["preact.conv1.weight"].shape[0] / STEM_CHANNELS,
-            "duc": (state_dict["duc1.conv.weight"].shape[0], state_dict["duc2.conv.weight"].shape[0]),
-        }
+        return {**head, "depth": depth, "width": state_dict["preact.conv1.weight"].shape[0] / STEM_CHANNELS}
     except (KeyError, StopIteration) as error:
         raise ValueError(
             f"not the state dict of a FastPose network: {error!r} of its {len(state_dict)} keys"

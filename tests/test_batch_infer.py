@@ -1,0 +1,97 @@
+"""batch_infer.py on a Ray cluster of two nodes on this machine: demo.py's results, and N in, N out when workers die."""
+
+import json
+import os
+import signal
+import sys
+
+import pytest
+
+import demo
+from conftest import ROOT
+
+ray = pytest.importorskip("ray")
+pytest.importorskip("ray.data")
+import batch_infer
+
+EXAMPLES = ROOT / "examples" / "imgs"
+STORE = 100_000_000  # bytes of object store a node
+ONCE, ALWAYS = "nikola_tesla.jpg", "grace_hopper.jpg"
+
+
+class Mortal(batch_infer.Worker):
+    """A worker that is killed (SIGKILL) at its first sight of one picture, and at every sight of another."""
+
+    def __call__(self, row):
+        names = {job.name for job in batch_infer.pickle.loads(row["jobs"])}
+        mark = self.opt.outdir / "killed.txt"
+        if ALWAYS in names or (ONCE in names and not mark.exists()):
+            with mark.open("a") as file:
+                file.write(f"{os.getpid()} {sorted(names)}\n")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(row)
+
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.fixture(scope="module")
+def address():
+    """Two nodes of one core each."""
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def manifest(outdir):
+    return json.loads((outdir / "manifest.json").read_text())
+
+
+def test_two_nodes_write_what_demo_writes(address, tmp_path):
+    """With a picture that cannot be read and one without a face among them, and drawn pictures."""
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for path in EXAMPLES.glob("*.jpg"):
+        (photos / path.name).symlink_to(path)
+    (photos / "broken.jpg").write_bytes((EXAMPLES / ALWAYS).read_bytes()[:3000])
+    demo.save_picture(demo.np.full((200, 300, 3), 90, "uint8"), photos / "more", "grey.png")
+    options = ["--indir", str(photos), "--save_img", "--detbatch", "2", "--device", "cpu"]
+    assert demo.main([*options, "--outdir", str(tmp_path / "one")]) == 0
+    assert batch_infer.main([*options, "--outdir", str(tmp_path / "many"), "--address", address]) == 0
+    files = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file()}
+    assert {"unreadable", "no_face", "ok"} == {record["status"] for record in manifest(tmp_path / "many")}
+    for file in files - {demo.Path("progress.jsonl")}:
+        assert (tmp_path / "many" / file).read_bytes() == (tmp_path / "one" / file).read_bytes(), file
+
+
+def test_killed_workers_lose_nothing(address, tmp_path):
+    options = ["--indir", str(EXAMPLES), "--outdir", str(tmp_path), "--detbatch", "2", "--address", address]
+    assert batch_infer.main(options, worker=Mortal) == 0
+    records = {record["image"]: record for record in manifest(tmp_path)}
+    assert list(records) == sorted(path.name for path in EXAMPLES.glob("*.jpg"))
+    lost = records.pop(ALWAYS)
+    assert lost["status"] == "error" and "died" in lost["message"]
+    assert all(record["status"] == "ok" for record in records.values())
+    deaths = (tmp_path / "killed.txt").read_text()
+    assert ONCE in deaths and deaths.count("\n") >= 3 and len({line.split()[0] for line in deaths.splitlines()}) >= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "0"], "--workers 0"),
+        (["--worker_cpus", "0"], "--worker_cpus 0"),
+        (["--sppe", "nothing"], "face106-lite"),
+        (["--vis"], "--vis"),
+        (["--indir", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_bad_use_gets_one_sentence(tmp_path, capsys, arguments, message):
+    code = batch_infer.main(["--indir", str(EXAMPLES), "--outdir", str(tmp_path / "out"), *arguments])
+    err = capsys.readouterr().err.strip()
+    assert code == 2 and message in err and "\n" not in err and not (tmp_path / "out").exists()
