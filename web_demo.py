@@ -30,6 +30,7 @@ try:
     from fastapi.responses import JSONResponse
     from starlette.datastructures import Headers, MutableHeaders
     from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect
 except ImportError as error:
     raise SystemExit(f"web_demo.py: {error}; say: pip install fastapi uvicorn") from error
 
@@ -199,6 +200,10 @@ def build_app(predictor: Callable, limits: Limits | None = None, hosts: Collecti
     async def unknown(request: Request, error: HTTPException) -> Response:
         return Refused(error.status_code, "unknown", f"{request.method} here: {error.detail}").answer()
 
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return Refused(500, "failed", f"the server failed: {type(error).__name__}: {error}").answer()
+
     for route, data, kind in page_files():
         app.add_api_route(route, file_endpoint(data, kind), include_in_schema=False)
     return app
@@ -238,6 +243,8 @@ async def read_body(request: Request, most: int) -> bytes:
                 data += chunk
     except TimeoutError as error:
         raise Refused(408, "too_slow", f"the file did not arrive within {BODY_SECONDS} s; try again") from error
+    except ClientDisconnect as error:
+        raise Refused(499, "gone", "the browser went away while the file came in") from error
     return bytes(data)
 
 
