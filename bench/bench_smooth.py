@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def follow(predictor, image: np.ndarray, box: np.ndarray, path: np.ndarray, rng) -> np.ndarray:
-    """Points minus the true shift, plain and smoothed: (2, FRAMES - SETTLED, 106, 2) pixels; path: (FRAMES, 2) shifts."""
+    """Points less the true shift, plain and smoothed, (2, FRAMES - SETTLED, 106, 2) pixels; path: (FRAMES, 2)."""
     height, width = image.shape[:2]
     plain, smooth, filtered = [], [], OneEuro()
     for number, shift in enumerate(path):
