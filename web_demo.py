@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{address}  (Ctrl-C ends it)", flush=True)
     if not opt.no_browser and has_desktop():
         threading.Timer(0.5, webbrowser.open, [address]).start()  # the listener is there already: it may come early
-    uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False)).run(sockets=[listener])
+    server_of(app).run(sockets=[listener])
     return 0
 
 
@@ -151,6 +151,10 @@ def url(host: str, port: int) -> str:
 def has_desktop() -> bool:
     """Whether a browser window can open; without one Python would start a browser of the terminal."""
     return sys.platform in ("darwin", "win32") or any(os.environ.get(n) for n in ("DISPLAY", "WAYLAND_DISPLAY"))
+
+
+def server_of(app: FastAPI) -> uvicorn.Server:
+    return uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, lifespan="off"))
 
 
 # --- the server ---------------------------------------------------------------------------------------------------

@@ -23,8 +23,6 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="pip install fastapi uvicorn")
 
-import uvicorn
-
 import demo
 import web_demo
 from predictor import FacePredictor
@@ -47,13 +45,13 @@ def predictor():
 def serving(predictor, **options):
     """A running server; gives its port."""
     listener = web_demo.listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(build_app(predictor, **options), log_level="error"))
+    server = web_demo.server_of(build_app(predictor, **options))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
         yield listener.getsockname()[1]
     finally:
-        server.should_exit = server.force_exit = True
+        server.should_exit = True
         thread.join()
         listener.close()
 
@@ -260,7 +258,7 @@ def test_a_failure_inside_is_told_in_one_sentence():
     assert status == 500 and answer["code"] == "failed" and "out of memory" in answer["error"]
 
 
-def until(condition, seconds=30):
+def until(condition, seconds=90):
     """The first true value of `condition`, asked again and again; fails after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -385,7 +383,7 @@ def find(page, selector):
 
 def count(page, selector):
     """How many elements are there and shown."""
-    script = "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).length"
+    script = "return [...document.querySelectorAll(arguments[0])].filter(e => e.getClientRects().length).length"
     return page.execute_script(script, selector)
 
 
