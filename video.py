@@ -33,6 +33,9 @@ CAMERA_TIME_BASE = Fraction(1, 1000)
 # Sound that players find in an .mp4; other kinds (PCM of .avi, Vorbis of .webm) are encoded anew as AAC.
 MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}
 
+# FFmpeg's name of a layout that a file does not name -> the usual one of so many channels.
+UNNAMED_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1"}
+
 # x264's constant rate factor: 18 is taken for visually lossless, 23 is its default.
 QUALITY = "20"
 
@@ -286,7 +289,10 @@ class _Sound:
         if self._copies:
             self._to = out.add_stream_from_template(self._from)
         else:
-            self._to = out.add_stream("aac", rate=self._from.rate, layout=self._from.layout.name)
+            # PCM may count its channels without saying which is which
+            layout = UNNAMED_LAYOUTS.get(self._from.layout.name, self._from.layout.name)
+            self._from.codec_context.layout = layout
+            self._to = out.add_stream("aac", rate=self._from.rate, layout=layout)
         self._packets = source.demux(self._from)
         self._waiting = None
 
