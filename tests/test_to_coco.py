@@ -136,6 +136,7 @@ def test_labels_load_in_pycocotools(labels):
 def test_labels_import_in_datumaro(labels):
     """Datumaro is what CVAT imports with; every point arrives under its name."""
     datumaro = pytest.importorskip("datumaro")
+    (labels.parents[1] / "images").symlink_to(EXAMPLES)
     data = datumaro.Dataset.import_from(str(labels.parents[1]), "coco_person_keypoints")
     found = json.loads(labels.read_text())
     categories = data.categories()[datumaro.AnnotationType.points]

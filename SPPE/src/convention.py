@@ -27,7 +27,11 @@ _EAR_GAIN = 0.059
 
 def _lip(lapa: tuple[float, ...], ibug: tuple[float, ...]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Places on the left half, corner and middle left out -> on the whole lip, 0 .. 2."""
-    return tuple((0, *half, 1, *(2 - place for place in half[::-1]), 2) for half in (lapa, ibug))
+
+    def whole(half: tuple[float, ...]) -> tuple[float, ...]:
+        return (0, *half, 1, *(2 - place for place in half[::-1]), 2)
+
+    return whole(lapa), whole(ibug)
 
 
 # Chains of points: (indices, places in LaPa, places in 300-W). The jaw's are counted in steps of its 33 points.
