@@ -24,9 +24,10 @@ class Mortal(batch_infer.Worker):
 
     def __call__(self, row):
         names = {job.name for job in batch_infer.pickle.loads(row["jobs"])}
-        mark = self.opt.outdir / "killed.txt"
-        if ALWAYS in names or (ONCE in names and not mark.exists()):
-            with mark.open("a") as file:
+        diary = self.opt.outdir / "killed.txt"
+        before = diary.read_text() if diary.exists() else ""
+        if ALWAYS in names or (ONCE in names and ONCE not in before):
+            with diary.open("a") as file:
                 file.write(f"{os.getpid()} {sorted(names)}\n")
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(row)
