@@ -101,6 +101,7 @@ function drawStrip() {
     const button = item.appendChild(document.createElement("button"));
     const image = button.appendChild(document.createElement("img"));
     [image.src, image.alt] = [picture.url, ""];
+    image.addEventListener("error", () => image.remove()); // no picture, no thumbnail
     const count = { waiting: "…", working: "…", bad: "!", done: picture.result?.results.length }[picture.state];
     for (const [kind, content] of [["name", picture.name], ["count", count]]) {
       const label = button.appendChild(document.createElement("span"));
@@ -308,6 +309,7 @@ function translate() {
   for (const element of document.querySelectorAll("[data-label]")) element.setAttribute("aria-label", text(element.dataset.label));
   for (const label of $("parts").querySelectorAll("[data-name]")) label.textContent = partName(label.dataset.name);
   $("limits").textContent = text("limits", limits);
+  setTheme(document.documentElement.dataset.theme === "dark");
   if (selected?.state === "bad") $("message").textContent = complaint(selected);
   showStatus();
   showTools();
@@ -352,7 +354,7 @@ const remember = {
 
 function setTheme(dark) {
   document.documentElement.dataset.theme = dark ? "dark" : "light";
-  $("theme").setAttribute("aria-pressed", dark);
+  $("theme").textContent = text(dark ? "toLight" : "toDark");
 }
 
 makeParts();

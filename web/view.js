@@ -4,6 +4,7 @@
 const POINT_SIZE = 0.008;
 const LINE_SIZE = 0.004;
 const REACH = 16; // CSS pixels around the pointer in which a point is read
+const THINNEST = 1.2; // CSS pixels of a line on the screen, however small the face is shown
 const ZOOM_MARGIN = 0.35; // of the face's size, left around it when it is enlarged
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -52,7 +53,8 @@ export class View {
     for (const id of ["stage", "view", "picture", "video", "overlay", "tip"]) this[id] = document.getElementById(id);
     this.stage.addEventListener("pointermove", (event) => this.point(event));
     this.stage.addEventListener("pointerdown", (event) => this.point(event));
-    this.stage.addEventListener("pointerleave", () => this.choose(null));
+    // a finger that is lifted leaves too: what it touched stays to be read
+    this.stage.addEventListener("pointerleave", (event) => event.pointerType === "touch" || this.choose(null));
     this.overlay.addEventListener("keydown", (event) => this.key(event));
     addEventListener("resize", () => this.zoom(this.zoomed));
   }
@@ -96,19 +98,17 @@ export class View {
     this.faces.forEach((face, number) => {
       const group = node("g", { "data-face": number }, root);
       const [x1, y1, x2, y2] = face.box;
-      const width = Math.max(1, face.size * LINE_SIZE);
       const radius = Math.max(1, face.size * POINT_SIZE);
-      node("rect", { class: "box", x: x1, y: y1, width: x2 - x1, height: y2 - y1, "stroke-width": width }, group);
+      node("rect", { class: "box", x: x1, y: y1, width: x2 - x1, height: y2 - y1 }, group);
       for (const [part, { points, lines }] of Object.entries(this.schema.parts)) {
         const own = node("g", { "data-part": part }, group);
         const at = (i) => `${face.points[i].x} ${face.points[i].y}`;
         const path = lines.map(([a, b]) => `M${at(a)}L${at(b)}`).join("");
-        node("path", { class: "lines", d: path, stroke: this.colour(part), "stroke-width": width }, own);
+        node("path", { class: "lines", d: path, stroke: this.colour(part) }, own);
         for (const i of points) {
           const { x, y } = face.points[i];
-          const ring = face.hollow.has(i);
-          const paint = ring ? { fill: "none", stroke: this.colour(part), "stroke-width": width } : { fill: this.colour(part) };
-          node("circle", { class: "point", cx: x, cy: y, r: radius, "data-index": i, ...paint }, own);
+          const paint = face.hollow.has(i) ? { fill: "none", stroke: this.colour(part) } : { fill: this.colour(part) };
+          node("circle", { class: "point", cx: x, cy: y, "data-index": i, ...paint }, own);
           const size = face.size * 0.024;
           const label = node("text", { x: x + radius, y: y - radius, "font-size": size, "stroke-width": size / 6 }, own);
           label.textContent = i;
@@ -169,9 +169,9 @@ export class View {
     } else {
       const face = this.faces[chosen.face];
       const { x, y } = face.points[chosen.index];
-      const values = { cx: x, cy: y, r: Math.max(3, face.size * POINT_SIZE * 2.2), visibility: "visible" };
+      const values = { cx: x, cy: y, r: Math.max(4 * this.pixel, face.size * POINT_SIZE * 2.2), visibility: "visible" };
       for (const [key, value] of Object.entries(values)) this.mark.setAttribute(key, value);
-      this.mark.setAttribute("stroke-width", Math.max(1, face.size * LINE_SIZE * 1.5));
+      this.mark.setAttribute("stroke-width", values.r / 3);
     }
     if (tell && same && chosen) return this.placeTip();
     this.onRead(chosen);
@@ -196,6 +196,7 @@ export class View {
   /** Enlarge a face, or null for the whole picture. */
   zoom(number) {
     this.zoomed = number;
+    let scale = 1;
     if (number === null || this.view.hidden) {
       this.view.style.transform = "";
     } else {
@@ -205,7 +206,7 @@ export class View {
       const stage = this.stage;
       const unit = this.view.offsetWidth / this.width;
       const most = (length, room) => room / ((length + 2 * margin) * unit);
-      const scale = Math.max(1, Math.min(most(x2 - x1, stage.clientWidth), most(y2 - y1, stage.clientHeight)));
+      scale = Math.max(1, Math.min(most(x2 - x1, stage.clientWidth), most(y2 - y1, stage.clientHeight)));
       const centre = (low, high) => ((low + high) / 2 + 0.5) * unit * scale;
       let middle = centre(x1, x2);
       if (this.mirrored) middle = this.view.offsetWidth * scale - middle;
@@ -213,7 +214,18 @@ export class View {
       const dy = stage.clientHeight / 2 - this.view.offsetTop - centre(y1, y2);
       this.view.style.transform = `translate(${dx}px, ${dy}px) scale(${scale})`;
     }
+    this.size(this.width / (this.view.offsetWidth * scale || 1));
     this.onZoom(number);
+  }
+
+  /** Lines and points as large as fn.py draws them, but never too thin to see. pixel: a CSS pixel in the picture's. */
+  size(pixel) {
+    this.pixel = pixel;
+    for (const group of this.overlay.querySelectorAll("[data-face]")) {
+      const { size } = this.faces[group.dataset.face];
+      group.style.setProperty("--line", Math.max(size * LINE_SIZE, THINNEST * pixel));
+      group.style.setProperty("--point", Math.max(size * POINT_SIZE, 1.4 * THINNEST * pixel));
+    }
   }
 
   key(event) {
