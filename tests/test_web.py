@@ -504,6 +504,7 @@ def test_several_files_dropped_at_once_and_a_broken_one_among_them(page, tmp_pat
     for position, told in ((4, "broken or not whole"), (5, "not a picture of a known kind"), (6, "larger than 1 MB")):
         find(page, f"#strip li:nth-child({position}) button").click()
         assert told in text_of(page, "#message") and count(page, ".point") == 0
+        page.execute_script("dispatchEvent(new Event('resize'))")  # a window may change its size whatever it shows
     find(page, "#language").click()
     assert "超过 1 MB" in text_of(page, "#message") and find(page, "html").get_attribute("lang") == "zh-CN"
     find(page, "#language").click()
