@@ -8,6 +8,7 @@ sent is written to disk. Only this machine is served unless --host says otherwis
 """
 
 import argparse
+import contextlib
 import io
 import ipaddress
 import os
@@ -102,7 +103,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{address}  (Ctrl-C ends it)", flush=True)
     if not opt.no_browser and has_desktop():
         threading.Timer(0.5, webbrowser.open, [address]).start()  # the listener is there already: it may come early
-    server_of(app).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn ends in order, then passes Ctrl-C on
+        server_of(app).run(sockets=[listener])
     return 0
 
 

@@ -87,6 +87,7 @@ export class View {
   hide() {
     this.view.hidden = true;
     this.faces = [];
+    this.overlay.replaceChildren();
     this.zoomed = null;
     this.choose(null);
   }
