@@ -2,8 +2,8 @@
 
     python bench/bench_smooth.py
 
-Every example photograph becomes two short videos of its best face: *still*, each frame moved by less than a pixel, with
-noise and JPEG compression of its own; and *moving*, half a face size a second to the right, compressed likewise. Jitter
+Every example photograph becomes two short videos of its best face: *still*, each frame with noise and JPEG compression of
+its own; and *moving*, half a face size a second to the right, compressed likewise. Jitter
 is the root mean square of a point's way from its mean place; lag how far it trails behind the truth along the motion.
 Both in % of the face's size (square root of the box's area), medians over the photographs.
 """
@@ -33,7 +33,7 @@ def main() -> None:
         image = load_image(ROOT / "examples" / "imgs" / name)
         face = predictor(image)[0]
         size = float(np.sqrt(np.prod(face.box[2:] - face.box[:2])))
-        still = follow(predictor, image, face.box, rng.uniform(-0.5, 0.5, (FRAMES, 2)), rng)
+        still = follow(predictor, image, face.box, np.zeros((FRAMES, 2)), rng)
         path = np.arange(FRAMES)[:, None] / RATE * SPEED * size * (1, 0)
         moving = follow(predictor, image, face.box, path, rng)
         rows.append((100 * jitter(still) / size, 100 * lag(moving) / size))
