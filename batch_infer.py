@@ -30,7 +30,7 @@ NAME = "batch_infer.py"
 
 # How often a batch is given to another worker after its own has died. A picture that kills whoever opens it (a crash in
 # a decoder, more memory than there is) must not go round for ever.
-RETRIES = 2
+RETRIES = 1
 
 
 class Worker:
@@ -184,7 +184,7 @@ def run(opt: argparse.Namespace, jobs: list[Job], worker: type) -> int:
 def spread(
     opt: argparse.Namespace, jobs: list[Job], left: list[int], size: int, worker: type
 ) -> Iterator[tuple[int, Job]]:
-    """(number, finished job) of the numbers `left`, as they come; those whose worker died RETRIES times do not come.
+    """(number, finished job) of the numbers `left`, as they come; those whose worker died each time do not come.
 
     A row is a batch of `size` and a block of its own, since Ray drops whole blocks.
     """
