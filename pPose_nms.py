@@ -4,15 +4,18 @@ AlphaPose tuned the constants on 17 joints of persons, in pixels. Here each says
 sums over joints scale with the number of points, pixel distances with the size of the face.
 """
 
+import csv
 import hashlib
+import io
 import json
 import os
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from SPPE.src.landmarks import IBUG68, NUM_POINTS, PUPILS
+from SPPE.src.landmarks import IBUG68, NAMES, NUM_POINTS, PUPILS
 
 TUNED_JOINTS = 17
 GAMMA = 22.48 / TUNED_JOINTS  # similarity a point, above which two poses are one
@@ -37,7 +40,8 @@ BEST_POINT_WEIGHT = 1.25
 MIN_SCORE = 1e-5
 MAX_NAME_BYTES = 255  # of a file, on the common file systems
 VERSION = "AlphaPose v0.2"
-FORMATS = ("alphapose", "cmu", "open")
+FORMATS = ("alphapose", "cmu", "open", "csv", "pts", "npz")
+PTS_FIRST_PIXEL = 1  # .pts files count pixels from 1, as 300-W's do
 
 
 def pose_nms(
@@ -104,6 +108,7 @@ def result_entries(name: str, faces: list) -> list[dict]:
             "category_id": 1,
             "keypoints": _triples(face.landmarks, face.confidence),
             "score": round(float(face.pose_score), 4),
+            **({} if face.idx is None else {"idx": face.idx}),
         }
         for face in faces
     ]
@@ -133,12 +138,13 @@ def _triples(points: np.ndarray, confidence: np.ndarray) -> list[float]:
     return [round(float(v), 3) for v in np.column_stack([points, confidence]).ravel()]
 
 
-def write_whole(data: bytes, path: Path) -> None:
+def write_whole(data: bytes | Iterable[bytes], path: Path) -> None:
     """Write under a temporary name, then rename, so that a file is whole or not there; makes its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # not the name with more: that may be too long
     try:
-        temporary.write_bytes(data)
+        with temporary.open("wb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -158,22 +164,131 @@ def name_with(name: str, suffix: str) -> str:
     return str(path.with_name(longer))
 
 
-def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapose") -> Path:
-    """Write OUTDIR/alphapose-results.json: a list of entries, or for cmu and open a dict by picture (and sep-json/).
+def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapose", times: dict | None = None) -> Path:
+    """Write the results in a format of `FORMATS`.
 
     Args:
         pictures: name -> faces, in input order.
+        times: name -> seconds, of a video's frames; csv and npz have them.
+    Returns:
+        the file, or for pts the folder of files.
     Raises:
         ValueError: unknown format.
     """
     if form not in FORMATS:
         raise ValueError(f"unknown --format {form!r}; choose one of {', '.join(FORMATS)}")
-    if form == "alphapose":
-        content = [entry for name, faces in pictures.items() for entry in result_entries(name, faces)]
+    if form == "pts":
+        return write_pts(pictures, outdir / "pts")
+    if form == "csv":
+        path = outdir / "landmarks.csv"
+        write_whole(_csv_lines(pictures, times or {}), path)
+        return path
+    if form == "npz":
+        path = outdir / "landmarks.npz"
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **result_arrays(pictures, times or {}))
+        write_whole(buffer.getvalue(), path)
+        return path
+    path = outdir / "alphapose-results.json"
+    if form == "alphapose":  # face by face, so that an hour of video needs no more memory than its faces
+        entries = (entry for name, faces in pictures.items() for entry in result_entries(name, faces))
+        write_whole(_json_list(entries), path)
     else:
         content = {name: picture_entry(faces, form) for name, faces in pictures.items()}
         for name, entry in content.items():
             write_json(entry, outdir / "sep-json" / name_with(name, ".json"))
-    path = outdir / "alphapose-results.json"
-    write_json(content, path)
+        write_json(content, path)
     return path
+
+
+def _json_list(entries: Iterable[dict]) -> Iterator[bytes]:
+    """The bytes of `json.dumps(list(entries))`."""
+    yield b"["
+    for number, entry in enumerate(entries):
+        yield (", " if number else "").encode() + json.dumps(entry).encode("ascii")
+    yield b"]"
+
+
+def write_pts(pictures: dict[str, list], folder: Path) -> Path:
+    """A .pts file a face: FOLDER/NAME.pts without the picture's extension, NAME_1.pts for the second face, ..."""
+    taken: set[str] = set()
+    for name, faces in pictures.items():
+        for number, face in enumerate(faces):
+            stem, more = str(Path(name).with_suffix("")), f"_{number}" if number else ""
+            own = name_with(stem, f"{more}.pts")
+            if own in taken:  # a.jpg beside a.png
+                own = name_with(name, f"{more}.pts")
+            taken.add(own)
+            lines = [f"{x:.3f} {y:.3f}" for x, y in (face.landmarks + PTS_FIRST_PIXEL).tolist()]
+            text = "\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""])
+            write_whole(text.encode(), folder / own)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _head_pose(face) -> tuple[float, float, float]:
+    """yaw, pitch, roll; not a number for other than 106 points."""
+    return tuple(face.head_pose) if len(face.landmarks) == NUM_POINTS else (np.nan,) * 3
+
+
+def _csv_lines(pictures: dict[str, list], times: dict[str, float]) -> Iterator[bytes]:
+    """A header and a line a face."""
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\n")
+
+    def written(row: list) -> bytes:
+        line.seek(0)
+        line.truncate()
+        writer.writerow(row)
+        return line.getvalue().encode("utf-8", "backslashreplace")  # names that are not text come out as escapes
+
+    count = next((len(face.landmarks) for faces in pictures.values() for face in faces), NUM_POINTS)
+    yield written(
+        [
+            "image",
+            "time",
+            "face",
+            "idx",
+            "score",
+            "pose_score",
+            "left",
+            "top",
+            "right",
+            "bottom",
+            "yaw",
+            "pitch",
+            "roll",
+        ]
+        + [f"{kind}{i}" for i in range(count) for kind in "xyc"]
+    )
+    for name, faces in pictures.items():
+        for number, face in enumerate(faces):
+            own = [name, times.get(name, ""), number, "" if face.idx is None else face.idx]
+            scores = [round(float(face.score), 4), round(float(face.pose_score), 4)]
+            box = [round(float(v), 3) for v in face.box]
+            pose = [round(v, 2) for v in _head_pose(face)]
+            yield written([*own, *scores, *box, *pose, *_triples(face.landmarks, face.confidence)])
+
+
+def result_arrays(pictures: dict[str, list], times: dict[str, float]) -> dict[str, np.ndarray]:
+    """A row a face, F in all: image (F,) text, landmarks (F, K, 2), confidence (F, K), boxes (F, 4), head_pose (F, 3)
+    yaw pitch roll, score, pose_score, idx (0: none), time (nan: none); and names (K,) of the points.
+    """
+    faces = [(name, face) for name, own in pictures.items() for face in own]
+    count = len(faces[0][1].landmarks) if faces else NUM_POINTS
+
+    def rows(values: Iterable, *shape: int, dtype=np.float32) -> np.ndarray:
+        return np.array(list(values), dtype).reshape(len(faces), *shape)
+
+    return {
+        "image": np.array([os.fsencode(name).decode("utf-8", "backslashreplace") for name, _ in faces], dtype=np.str_),
+        "landmarks": rows((face.landmarks for _, face in faces), count, 2),
+        "confidence": rows((face.confidence for _, face in faces), count),
+        "boxes": rows((face.box for _, face in faces), 4),
+        "score": rows(face.score for _, face in faces),
+        "pose_score": rows(face.pose_score for _, face in faces),
+        "idx": rows((face.idx or 0 for _, face in faces), dtype=np.int64),
+        "time": rows((times.get(name, np.nan) for name, _ in faces), dtype=np.float64),
+        "head_pose": rows((_head_pose(face) for _, face in faces), 3),
+        "names": np.array(NAMES if count == NUM_POINTS else [str(i) for i in range(count)]),
+    }

@@ -3,61 +3,39 @@
 faces = FacePredictor()("photo.jpg")
 faces[0].landmarks          # (106, 2) x y in image pixels
 faces[0]["left_eye"]        # (9, 2)
+faces[0].head_pose          # yaw, pitch, roll in degrees
 """
 
 import contextlib
+import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from dataloader import DECODE_THREADS, Job, batches, ordered_map, read_job, source
+from dataloader import DECODE_THREADS, Job, as_boxes, batches, ordered_map, read_job, source
+from face import Face, coco_category, skeleton, to_supervision
 from pPose_nms import pose_nms
-from SPPE.src.landmarks import PARTS, to_68, to_insightface
+from runtime import load_runtime
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
+from SPPE.src.utils.confidence import check_table
+from SPPE.src.utils.confidence import confidence as calibrated
 from SPPE.src.utils.device import PRECISIONS
-from SPPE.src.utils.eval import DEFAULT_DECODER
 from SPPE.src.utils.img import crop_boxes
-from SPPE.src.utils.imread import load_image
+from SPPE.src.utils.imread import UnreadableImage, load_image
 from yolo.detector import Detector
+
+__all__ = ["Face", "FacePredictor", "coco_category", "skeleton", "to_supervision"]
 
 ROOT = Path(__file__).resolve().parent
 DEFAULT_SPPE, DEFAULT_DETECTOR = "face106-lite", "face106-det"
-
-
-@dataclass(frozen=True)
-class Face:
-    """One face. box (4,) x1 y1 x2 y2 and landmarks (K, 2) x y in image pixels; confidence (K,).
-
-    score: the detector's, of the box. pose_score: AlphaPose's, of the whole pose. hollow: (K,) bool, points that
-    nothing has taught the network.
-    """
-
-    box: np.ndarray
-    score: float
-    landmarks: np.ndarray
-    confidence: np.ndarray
-    pose_score: float
-    hollow: np.ndarray
-
-    def __getitem__(self, part: str) -> np.ndarray:
-        """Points (n, 2) of a part by name, such as "left_eye"; KeyError names the parts."""
-        if part not in PARTS:
-            raise KeyError(f"no part {part!r}; parts are {', '.join(PARTS)}")
-        return self.landmarks[list(PARTS[part])]
-
-    def to_68(self) -> np.ndarray:
-        """The iBUG 300-W points (68, 2)."""
-        return to_68(self.landmarks)
-
-    def to_insightface(self) -> np.ndarray:
-        """The points (106, 2) in InsightFace 2d106 order."""
-        return to_insightface(self.landmarks)
+COLOURS = ("rgb", "bgr")  # orders of an array's channels
 
 
 @contextlib.contextmanager
@@ -97,7 +75,8 @@ class FacePredictor:
         sppe, detector: a name in models/sppe and models/yolo, or a file. cfg: the detector's, default by its name.
         nClasses: raise if the landmark weights hold another number.
         input_size: (h, w) of crops; inp_dim, conf, nms: of the detector; None: what the weights say.
-        device, precision: "auto", or as torch names them. flip: flip test. decode: "dark" or "alphapose".
+        device, precision: "auto", or as torch names them. flip: flip test. decode: default what the weights say.
+        runtime: "pytorch", or on the CPU "onnx" or "openvino", which have their own precisions (runtime.py).
         detbatch: pictures a detector step; posebatch: faces a landmark step.
     Raises:
         FileNotFoundError, ValueError: weights that are missing, broken, or for another number of points.
@@ -116,12 +95,14 @@ class FacePredictor:
         device: str = "auto",
         precision: str = "auto",
         flip: bool = False,
-        decode: str = DEFAULT_DECODER,
+        decode: str | None = None,
         detbatch: int = 4,
         posebatch: int = 80,
+        runtime: str = "pytorch",
     ):
+        engine = load_runtime(runtime, precision, device)
         self.estimator = Estimator(
-            find_weights(sppe, WEIGHTS_FOLDER, ".pth"), nClasses, input_size, device, precision, flip, decode
+            find_weights(sppe, WEIGHTS_FOLDER, ".pth"), nClasses, input_size, device, precision, flip, decode, engine
         )
         weights = find_weights(detector, ROOT / "models" / "yolo", ".weights")
         thresholds = {k: v for k, v in {"inp_dim": inp_dim, "conf": conf, "nms": nms}.items() if v is not None}
@@ -130,27 +111,65 @@ class FacePredictor:
             weights,
             device=self.estimator.device,
             precision=next(name for name, dtype in PRECISIONS.items() if dtype == self.estimator.dtype),
+            runtime=engine,
             **thresholds,
         )
         self.detbatch, self.posebatch = detbatch, posebatch
+        table = self.estimator.meta.get("confidence")
+        self.errors_of_scores = check_table(table) if table else None
         taught = set(self.estimator.meta.get("taught", range(self.estimator.nClasses)))
         self.hollow = np.array([i not in taught for i in range(self.estimator.nClasses)])
         self.seconds: dict[str, float] = {}  # of each stage, added up over its threads and over all runs
         self._clock = threading.Lock()
 
-    def __call__(self, image) -> list[Face]:
-        """Faces of one picture, best first.
+    def __call__(self, images, boxes=None, colour: str = "rgb", errors: str = "raise"):
+        """Faces of one picture, or of many.
 
         Args:
-            image: a path, an (H, W, 3) uint8 RGB array, or a PIL image.
+            images: a path, an (H, W, 3) uint8 array or a PIL image (its pixels as they stand) -> a list of faces, best
+                first. A list or tuple of these, or an (N, H, W, 3) array -> a list of such lists. A generator or other
+                iterator of these -> an iterator of such lists, which asks for a picture when its faces are asked for.
+            boxes: instead of the detector: (N, 4) x1 y1 x2 y2 or (N, 5) with a score, image pixels. For many pictures
+                one such array each, or None where the detector is to look.
+            colour: of arrays, "rgb", or "bgr" as OpenCV's imread gives them.
+            errors: "raise"; or "empty", a picture that cannot be read has no faces, and a warning says why.
         Raises:
-            UnreadableImage: the file cannot be read. ValueError: the array has another shape or type.
+            UnreadableImage: a file cannot be read. ValueError: an array or boxes of another shape or type, an unknown
+            word.
         """
-        array = load_image(image) if isinstance(image, (str, Path)) else _as_rgb(image)
-        job = next(self.run([Job("image", image=array)], threaded=False))
-        if job.status == "error":
-            raise ValueError(job.message)
+        for value, choices, name in ((colour, COLOURS, "colour"), (errors, ("raise", "empty"), "errors")):
+            if value not in choices:
+                raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
+        if _is_one(images):
+            return self._faces_of(images, boxes, colour, errors)
+        if isinstance(images, Sequence | np.ndarray) and boxes is not None and len(boxes) != len(images):
+            raise ValueError(f"boxes for {len(boxes)} pictures, but {len(images)} pictures")
+        pairs = zip(images, itertools.repeat(None) if boxes is None else boxes)
+        lazy = (self._faces_of(image, own, colour, errors) for image, own in pairs)
+        return list(lazy) if isinstance(images, Sequence | np.ndarray) else lazy
+
+    def _faces_of(self, image: Any, boxes: Any, colour: str, errors: str) -> list[Face]:
+        given = None if boxes is None else as_boxes(boxes)
+        try:
+            array = load_image(image) if isinstance(image, str | os.PathLike) else _as_rgb(image, colour)
+            job = self.step(Job("image", image=array, given=given))
+            if job.status == "error":
+                raise ValueError(job.message)
+        except UnreadableImage as error:
+            if errors == "raise":
+                raise
+            warnings.warn(str(error), stacklevel=3)
+            return []
         return job.faces
+
+    def detect(self, image: np.ndarray) -> np.ndarray:
+        """The detector alone: (H, W, 3) uint8 RGB -> (N, 5) x1 y1 x2 y2 score in image pixels, best first."""
+        with self.timed("detector"):
+            return self.detector([image])[0]
+
+    def step(self, job: Job, keep_image: bool = False) -> Job:
+        """One job through all stages, here and now; see `run`."""
+        return self._find([self._decode(job)], keep_image)[0]
 
     def run(self, jobs: Iterable[Job], threaded: bool = True, keep_images: bool = False) -> Iterator[Job]:
         """Jobs in, the same jobs out in the same order, with their faces or the reason why there are none.
@@ -184,11 +203,12 @@ class FacePredictor:
         alive = [job for job in jobs if job.image is not None and job.status == "ok"]
         if not alive:
             return jobs
+        asked = [job for job in alive if job.given is None]
         with self.timed("detector"):
-            found = self.detector.forward(np.stack([job.letterbox for job in alive]))
+            found = self.detector.forward(np.stack([job.letterbox for job in asked])) if asked else []
         height, width = self.estimator.input_size
         with self.timed("crops"):
-            for job, boxes in zip(alive, found):
+            for job, boxes in zip(asked, found):
                 job.boxes, job.letterbox = self.detector.to_image(boxes, job.transform), None
             cut = [crop_boxes(job.image, job.boxes[:, :4], height, width) for job in alive]
             crops, affines = (np.concatenate(kind) for kind in zip(*cut))
@@ -207,6 +227,8 @@ class FacePredictor:
 
     def _faces(self, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray) -> list[Face]:
         index, points, scores, pose_scores = pose_nms(boxes[:, :4], boxes[:, 4], points, scores)
+        if self.errors_of_scores:  # only now: pose NMS goes by the heatmaps' peaks
+            scores = calibrated(scores, self.errors_of_scores)
         return [
             Face(boxes[i, :4], float(boxes[i, 4]), xy, confidence, float(pose_score), self.hollow)
             for i, xy, confidence, pose_score in zip(index, points, scores, pose_scores)
@@ -221,8 +243,16 @@ class FacePredictor:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
-def _as_rgb(image) -> np.ndarray:
-    array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
+def _is_one(images: Any) -> bool:
+    """Whether `images` is one picture: a path, a PIL image, or an array that is no stack of pictures."""
+    if isinstance(images, str | os.PathLike) or hasattr(images, "convert"):
+        return True
+    return images.ndim != 4 if isinstance(images, np.ndarray) else not isinstance(images, Iterable)
+
+
+def _as_rgb(image: Any, colour: str) -> np.ndarray:
+    is_pil = hasattr(image, "convert")
+    array = np.asarray(image.convert("RGB") if is_pil else image)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
-        raise ValueError(f"expected an (H, W, 3) uint8 RGB picture, got {array.shape} {array.dtype}")
-    return np.ascontiguousarray(array)
+        raise ValueError(f"expected an (H, W, 3) uint8 {colour.upper()} picture, got {array.shape} {array.dtype}")
+    return np.ascontiguousarray(array[..., ::-1] if colour == "bgr" and not is_pil else array)

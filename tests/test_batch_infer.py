@@ -71,7 +71,7 @@ def test_two_nodes_write_what_demo_writes(address, tmp_path):
 
 
 def test_killed_workers_lose_nothing(address, tmp_path):
-    """Three pictures in two batches: one kills its worker once, one each time, and one is in the second one's company."""
+    """Three pictures in two batches: one kills its worker once, one each time, one is in its company."""
     (tmp_path / "photos").mkdir()
     for name in (COMPANY, ALWAYS, ONCE):
         (tmp_path / "photos" / name).symlink_to(EXAMPLES / name)

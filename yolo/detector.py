@@ -48,13 +48,32 @@ def choose_dtype(precision, device):
     return PRECISIONS[precision]
 
 
+class Finder(torch.nn.Module):
+    """Squares to the network's rows in one graph, as a `runtime` compiles it and export.py writes it.
+
+    net: a fused Darknet on the CPU. Attributes: `inputs`, `outputs`, `free_axes`, `settings`, see runtime.py.
+    """
+
+    inputs, outputs, free_axes = "squares", ("rows",), {0: "batch", 1: "height", 2: "width"}
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+        self.settings = {"cfg": Path(net.cfgfile).name}
+
+    def forward(self, squares):
+        """Squares (B, S, S, 3) RGB uint8, S a multiple of net.stride -> (B, N, 5 + C), see Darknet.forward."""
+        return self.net(to_input(squares))
+
+
 class Detector:
     """A Darknet with its weights, ready to detect.
 
     cfg, weights: paths; device: "cpu", "cuda", "mps", ...; precision: see choose_dtype; conf, nms: thresholds, see
     yolo.util.detections; inp_dim: side of the square input (None: the cfg's own), a multiple of the network's stride;
-    class_id: which class is kept. Raises FileNotFoundError, ValueError (with the file's name) for what cannot be
-    used.
+    class_id: which class is kept; runtime: called with (Finder, example squares, weights), gives what runs in its place
+    on arrays, on the CPU and in a precision of its own (None: PyTorch; runtime.py of the root makes one). Raises
+    FileNotFoundError, ValueError (with the file's name) for what cannot be used.
 
     `preprocess`, `forward` and `to_image` are the three stages for a pipeline's threads; calling the object runs them
     in turn.
@@ -70,9 +89,10 @@ class Detector:
         nms=FACE_NMS,
         inp_dim=None,
         class_id=0,
+        runtime=None,
     ):
-        self.device = torch.device(device)
-        self.dtype = choose_dtype(precision, self.device)
+        self.device = torch.device("cpu" if runtime else device)
+        self.dtype = torch.float32 if runtime else choose_dtype(precision, self.device)
         for path in (cfg, weights):
             if not Path(path).is_file():
                 raise FileNotFoundError(f"{path}: no such file; models/yolo/README.md says what goes where")
@@ -85,6 +105,10 @@ class Detector:
             raise ValueError(f"an input of {self.inp_dim} pixels: {cfg} needs a multiple of {net.stride}")
         self.conf, self.nms, self.class_id = conf, nms, class_id
         self.net = net.fuse().eval().to(self.device, self.dtype, memory_format=torch.channels_last)
+        self.run = None
+        if runtime:
+            example = np.zeros((1, self.inp_dim, self.inp_dim, 3), np.uint8)
+            self.run = runtime(Finder(self.net), example, weights)
 
     def preprocess(self, image):
         """image (H, W, 3) RGB uint8 -> ((inp_dim, inp_dim, 3) RGB uint8, Letterbox). Touches no network: safe in any
@@ -98,10 +122,16 @@ class Detector:
         y2 in pixels of the square and score, by falling score; (0, 5) where nothing is found."""
         if len(squares) == 0:
             return []
-        prediction = self.net(to_input(squares, self.device, self.dtype))
+        prediction = self._rows(squares)
         if self.net.second_look:
             prediction = torch.cat((prediction, self._second_look(squares)), 1)
         return [found.cpu() for found in detections(prediction, self.conf, self.nms, self.class_id)]
+
+    def _rows(self, squares):
+        """Squares (B, S, S, 3) RGB uint8 -> the network's rows (B, N, 5 + C) fp32."""
+        if self.run is None:
+            return self.net(to_input(squares, self.device, self.dtype))
+        return torch.from_numpy(self.run(np.ascontiguousarray(squares))[0])
 
     def _second_look(self, squares):
         """The same squares seen smaller -> rows like the network's own (B, M, 5 + C), large faces only.
@@ -111,7 +141,7 @@ class Detector:
         stride = self.net.stride
         side = max(1, round(self.inp_dim / self.net.second_look / stride)) * stride
         small = [cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA) for square in squares]
-        rows = self.net(to_input(small, self.device, self.dtype))
+        rows = self._rows(small)
         rows[..., :4] *= self.inp_dim / side
         rows[..., 4].masked_fill_(rows[..., 2:4].amax(-1) < SECOND_LOOK_FROM * self.inp_dim, 0)
         return rows

@@ -57,6 +57,6 @@ def unletterbox_boxes(boxes, transform):
 
 
 def to_input(squares, device="cpu", dtype=torch.float32):
-    """Squares (B, S, S, 3) RGB uint8, a list or an array -> (B, 3, S, S) in [0, 1], channels_last, on the device."""
-    batch = torch.from_numpy(np.ascontiguousarray(squares))
+    """Squares (B, S, S, 3) RGB uint8, list, array or tensor -> (B, 3, S, S) in [0, 1], channels_last, on the device."""
+    batch = squares if isinstance(squares, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(squares))
     return batch.to(device).permute(0, 3, 1, 2).to(dtype).div_(255)

@@ -62,7 +62,8 @@ def detections(prediction, conf, nms_threshold, class_id=0, limit=MAX_CANDIDATES
     valid = scores >= conf
     if prediction.shape[-1] > 6:
         valid &= prediction[..., 5:].argmax(-1) == class_id
-    best, rows = torch.where(valid, scores, -1.0).topk(min(limit, scores.shape[1]), dim=1)  # (B, limit)
+    most = min(limit, int(valid.sum(1).max()))  # few: a search for 3000 takes as long as a layer
+    best, rows = torch.where(valid, scores, -1.0).topk(most, dim=1)  # (B, most)
     picture, column = (best >= conf).nonzero(as_tuple=True)
     rows, best = rows[picture, column], best[picture, column]
     found = torch.cat((xywh_to_xyxy(prediction[picture, rows, :4]), best[:, None]), 1)

@@ -5,6 +5,7 @@ points, scores = estimator(*crop_boxes(image, boxes, *estimator.input_size))
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from .models.FastPose import HEATMAP_STRIDE, INPUT_MULTIPLE, FastPose, config_of
 from .utils.device import autocast, choose_device, choose_precision
 from .utils.eval import DECODERS, DEFAULT_DECODER, decode_heatmaps, points_in_image
 from .utils.img import normalise
-from .utils.pose import mirror_heatmaps
+from .utils.pose import heatmap_to_crop, mirror_heatmaps
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parents[2] / "models" / "sppe"
+
+# Of points that are in crop pixels already.
+CROP_STRIDE = 1
 
 # The published networks' input; a bare state dict does not say which size it was trained at.
 DEFAULT_INPUT_SIZE = (256, 256)
@@ -112,6 +116,30 @@ class InferenNet(InferenNet_fast):
         return (plain + mirror_heatmaps(mirrored)) / 2
 
 
+class Landmarker(nn.Module):
+    """Crops to points in one graph, as a `runtime` compiles it and export.py writes it; decode None: to heatmaps.
+
+    net: (B, 3, H, W) normalised -> heatmaps. Attributes: `inputs`, `outputs`, `free_axes`, `settings`, see runtime.py.
+    """
+
+    inputs, free_axes = "crops", {0: "batch"}
+
+    def __init__(self, net: nn.Module, decode: str | None, input_size: tuple[int, int]):
+        super().__init__()
+        self.net, self.decode = net, decode
+        self.outputs = ("points", "scores") if decode else ("heatmaps",)
+        flip = isinstance(net, InferenNet)
+        self.settings = {"decode": str(decode), "flip": str(flip), "input_size": "{}x{}".format(*input_size)}
+
+    def forward(self, crops: torch.Tensor):
+        """Crops (B, H, W, 3) uint8 RGB -> points (B, K, 2) crop pixels, scores (B, K); or heatmaps (B, K, H/4, W/4)."""
+        heatmaps = self.net(normalise(crops)).float()
+        if self.decode is None:
+            return heatmaps
+        points, scores = decode_heatmaps(heatmaps, self.decode)
+        return heatmap_to_crop(points, HEATMAP_STRIDE), scores
+
+
 class Estimator:
     """Points of many faces from their crops; holds the network, its device and its precision.
 
@@ -122,6 +150,8 @@ class Estimator:
         device, precision: see `utils.device`.
         flip: flip test.
         decode: see `utils.eval.decode_heatmaps`; default what the file says, else DEFAULT_DECODER.
+        runtime: called with (Landmarker, example crops, weights), gives what runs in its place on arrays, on the CPU
+            and in a precision of its own; None: PyTorch. `load_runtime` of the root's runtime.py makes one.
     """
 
     def __init__(
@@ -133,6 +163,7 @@ class Estimator:
         precision: str = "auto",
         flip: bool = False,
         decode: str | None = None,
+        runtime: Callable | None = None,
     ):
         if decode is not None and decode not in DECODERS:
             raise ValueError(f"unknown decode {decode!r}; choose one of {', '.join(DECODERS)}")
@@ -142,9 +173,13 @@ class Estimator:
         self.input_size = tuple(input_size or self.meta.get("input_size", DEFAULT_INPUT_SIZE))
         if any(side <= 0 or side % INPUT_MULTIPLE for side in self.input_size):
             raise ValueError(f"crops of {self.input_size} (height, width): sides must be multiples of {INPUT_MULTIPLE}")
-        self.device = choose_device(device)
-        self.dtype = choose_precision(precision, self.device)
+        self.device = torch.device("cpu") if runtime else choose_device(device)
+        self.dtype = torch.float32 if runtime else choose_precision(precision, self.device)
         self.net.to(self.device, memory_format=torch.channels_last).eval()
+        self.run = self._decoded
+        if runtime:
+            graph = Landmarker(self.net, self.decode, self.input_size)
+            self.run = runtime(graph, np.zeros((1, *self.input_size, 3), np.uint8), weights)
 
     @torch.inference_mode()
     def heatmaps(self, crops: np.ndarray) -> torch.Tensor:
@@ -153,10 +188,14 @@ class Estimator:
         with autocast(self.device, self.dtype):
             return self.net(x).float()
 
+    def _decoded(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        points, scores = decode_heatmaps(self.heatmaps(crops), self.decode)
+        return heatmap_to_crop(points, HEATMAP_STRIDE).cpu().numpy(), scores.cpu().numpy()
+
     @torch.inference_mode()
     def __call__(self, crops: np.ndarray, affines: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Crops (B, H, W, 3) uint8 RGB and their affines (B, 2, 3) -> points (B, K, 2) image pixels, scores (B, K)."""
         if not len(crops):
             return np.zeros((0, self.nClasses, 2), np.float32), np.zeros((0, self.nClasses), np.float32)
-        points, scores = decode_heatmaps(self.heatmaps(crops), self.decode)
-        return points_in_image(points, affines, HEATMAP_STRIDE), scores.cpu().numpy()
+        points, scores = self.run(crops)  # crop pixels
+        return points_in_image(torch.from_numpy(points), affines, CROP_STRIDE), scores

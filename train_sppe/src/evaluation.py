@@ -38,6 +38,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))
 
 import plot
+from runtime import load_runtime
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PART_OF, PARTS, PUPILS, to_68
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.eval import DECODERS
@@ -379,6 +380,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, default=WEIGHTS_FOLDER / "face106-lite.pth", help="a shipped .pth or a model_N.pkl")
     add("--outdir", type=Path, help="default ../exp/evaluation/DATASET_SPLIT")
     add("--flip", action="store_true", help="flip test: the mean over each crop and its mirror image")
+    add("--runtime", default="pytorch", help="pytorch, onnx or openvino (doc/export.md)")
     add("--decode", help=f"heatmaps to points, one of {', '.join(DECODERS)}; default: what the weights say")
     add("--boxes", default="true", help="true: as annotated; dpg: with a detector's errors; detector: found by one")
     add("--detector", type=Path, help="weights for --boxes detector, with yolo/cfg/NAME.cfg; default face106-det")
@@ -430,7 +432,8 @@ def run(opt: argparse.Namespace) -> None:
     data, root = read_data(opt)
     outdir = opt.outdir or HERE.parent / "exp" / "evaluation" / f"{opt.dataset}_{opt.split}"
     size = (opt.inputResH, opt.inputResW) if opt.inputResH else None
-    estimator = Estimator(opt.weights, NUM_POINTS, size, opt.device, opt.precision, opt.flip, opt.decode)
+    engine = load_runtime(opt.runtime, opt.precision, opt.device)
+    estimator = Estimator(opt.weights, NUM_POINTS, size, opt.device, opt.precision, opt.flip, opt.decode, engine)
     pred, _, overlap = predict_in_boxes(estimator, data, opt)
     names = names_of(data, root)
     report = {

@@ -1,0 +1,340 @@
+"""Videos and cameras: frames with their times in, frames with the sound of their source out.
+
+    with VideoReader("clip.mp4") as video:
+        for frame in video:
+            frame.image, frame.time       # (H, W, 3) uint8 RGB upright, seconds
+
+Files go through PyAV: it gives each frame's own time, the rotation that telephones write beside the picture, and the
+sound's packets; OpenCV's reader has no sound, and its writer one fixed frame rate. Cameras go through OpenCV, which
+knows them by number on every system.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+# Rotation of a frame (degrees, counter-clockwise) that its file asks for -> how OpenCV does it.
+TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+
+# Where neither frames nor the file tell a frame rate (a bare H.264 stream): what FFmpeg takes too.
+DEFAULT_RATE = Fraction(25)
+
+# Of a camera's frames, times are milliseconds.
+CAMERA_TIME_BASE = Fraction(1, 1000)
+
+# Sound that players find in an .mp4; other kinds (PCM of .avi, Vorbis of .webm) are encoded anew as AAC.
+MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}
+
+# FFmpeg's name of a layout that a file does not name -> the usual one of so many channels.
+UNNAMED_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1"}
+
+# x264's constant rate factor: 18 is taken for visually lossless, 23 is its default.
+QUALITY = "20"
+
+
+class UnreadableVideo(ValueError):
+    """A file or address that gives no video; the message is one sentence that names it."""
+
+
+@dataclass
+class Frame:
+    """One frame. image: (H, W, 3) uint8 RGB, upright; None for a frame whose data are broken, and `message` says why.
+
+    time: seconds from the beginning of the file (of all its streams), or since a camera was opened.
+    """
+
+    image: np.ndarray | None
+    time: float
+    message: str = ""
+
+
+class VideoReader:
+    """The frames of a file or a network address, in order of display; iterate once.
+
+    A frame that cannot be decoded comes out in its place without an image; data that end before the file's own count of
+    frames come out as one last frame without an image. Nothing is asked of the source but to be read on: a pipe or a
+    live stream without a length does as well.
+
+    Attributes:
+        frames: how many the file says it holds, or None. rate: mean frame rate. time_base: unit of its times, seconds.
+    Raises:
+        UnreadableVideo: it cannot be opened, or holds no video.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = str(path)
+        av.logging.set_level(av.logging.PANIC)  # what is wrong is told once, in this module's words
+        try:
+            self._container = av.open(self.path)
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UnreadableVideo(f"{self.path}: cannot be opened as a video ({reason})") from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise UnreadableVideo(f"{self.path}: holds no video stream")
+        self._stream = self._container.streams.video[0]
+        self.frames: int | None = self._stream.frames or None
+        self.rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE
+        self.time_base: Fraction = self._stream.time_base
+        self.start = Fraction(self._container.start_time or 0, av.time_base)
+
+    def __enter__(self) -> "VideoReader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        lost: list[float] = []  # times of frames that broke in the decoder, which gives others late (B-frames)
+        count, last = 0, None
+        for decoded in self._decode():
+            moment = self._time(decoded.pts, count, last)
+            if isinstance(decoded, _Broken):
+                lost.append(moment)
+                continue
+            for at in sorted(t for t in lost if t < moment):
+                yield Frame(None, at, "the frame's data are broken")
+                count, lost = count + 1, [t for t in lost if t != at]
+            if decoded.is_corrupt:
+                yield Frame(None, moment, "the frame's data are broken")
+            else:
+                yield Frame(upright(decoded.to_ndarray(format="rgb24"), decoded.rotation), moment)
+            count, last = count + 1, moment
+        for at in sorted(lost):
+            yield Frame(None, at, "the frame's data are broken")
+            count, last = count + 1, at
+        if self.frames and count < self.frames:
+            message = f"the data end after {count} frames; the file says {self.frames}"
+            yield Frame(None, self._time(None, count, last), message)
+
+    def _decode(self) -> Iterator["av.VideoFrame | _Broken"]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.error.FFmpegError, OSError):  # the rest cannot be told apart: the decoder gives what it has
+                packet = None
+            try:
+                yield from self._stream.decode(packet)
+            except EOFError:
+                return
+            except av.error.FFmpegError:
+                yield _Broken(packet.pts if packet is not None else None)
+            if packet is None:
+                return
+
+    def _time(self, pts: int | None, count: int, last: float | None) -> float:
+        """Seconds of a frame; by the frame rate where it has no time, or one before the last (old .avi)."""
+        if pts is None:
+            return float(count / self.rate) if last is None else last + float(1 / self.rate)
+        moment = float(pts * self.time_base - self.start)
+        return moment if last is None or moment > last else last + float(1 / self.rate)
+
+
+@dataclass
+class _Broken:
+    """Stands for a frame that the decoder could not make."""
+
+    pts: int | None
+
+
+def upright(image: np.ndarray, rotation: int) -> np.ndarray:
+    """Turn a stored picture as its file asks, `rotation` degrees counter-clockwise."""
+    turn = TURNS.get(round(rotation / 90) * 90 % 360)
+    return image if turn is None else cv2.rotate(image, turn)
+
+
+class Camera:
+    """Frames of a camera as they come, each the newest there is: frames that nobody had time for are left out.
+
+    Args:
+        which: the camera's number, or what else OpenCV opens (a device, an address).
+    Raises:
+        UnreadableVideo: it cannot be opened.
+    """
+
+    frames, rate, time_base = None, DEFAULT_RATE, CAMERA_TIME_BASE
+
+    def __init__(self, which: str | int):
+        self.path = f"camera {which}"
+        self._capture = cv2.VideoCapture(int(which) if str(which).isdigit() else str(which))
+        if not self._capture.isOpened():
+            raise UnreadableVideo(f"{self.path}: cannot be opened; is it connected, and not in use by another program?")
+        self._newest: Frame | None = None
+        self._ended = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._grab, name="camera", daemon=True)
+
+    def __enter__(self) -> "Camera":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._ended = True
+        if self._thread.is_alive():
+            self._thread.join()
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        self._thread.start()
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest is not None or self._ended)
+                frame, self._newest = self._newest, None
+            if frame is None:
+                return
+            frame.image = cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB)
+            yield frame
+
+    def _grab(self) -> None:
+        start = time.monotonic()
+        while not self._ended:
+            good, image = self._capture.read()
+            with self._changed:
+                if good:
+                    self._newest = Frame(image, time.monotonic() - start)
+                self._ended = self._ended or not good
+                self._changed.notify()
+
+
+class VideoWriter:
+    """Write frames at their own times as an .mp4 (H.264), with the sound of the video they came from.
+
+    The file has a temporary name until `close`. Frames of another size than the first are scaled to it.
+
+    Args:
+        path: of the .mp4; its folder is made.
+        source: what the frames come from; sound is read from a VideoReader's file anew, when that can be read twice.
+    """
+
+    def __init__(self, path: Path, source: "VideoReader | Camera"):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = path.with_name(f".{uuid.uuid4().hex}.mp4")
+        self._source = source
+        self._container = None
+        self._sound: _Sound | None = None
+        self._last = -1
+
+    def __enter__(self) -> "VideoWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def write(self, image: np.ndarray, moment: float) -> None:
+        """Add a picture (H, W, 3) uint8 RGB at a time in seconds, later than the last one's."""
+        if self._container is None:
+            self._open(image)
+        if image.shape != self._shape:
+            image = cv2.resize(image, self._shape[1::-1], interpolation=cv2.INTER_AREA)
+        height, width = image.shape[:2]
+        if height % 2 or width % 2:  # H.264 as players know it halves the colours' sides
+            image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame.time_base = self._source.time_base
+        frame.pts = self._last = max(round(Fraction(moment) / self._source.time_base), self._last + 1)
+        if self._sound:
+            self._sound.copy(self._container, until=moment)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """End the file and give it its name; without a frame there is none."""
+        if self._container is None:
+            return
+        try:
+            self._container.mux(self._stream.encode(None))
+            if self._sound:
+                self._sound.copy(self._container, until=float(self._last * self._source.time_base) + 1)
+                self._sound.close(self._container)
+            self._container.close()
+            self._temporary.replace(self.path)
+        finally:
+            self._container = None
+            self._temporary.unlink(missing_ok=True)
+
+    def _open(self, image: np.ndarray) -> None:
+        self._shape = image.shape
+        self._container = av.open(str(self._temporary), "w", options={"movflags": "faststart"})
+        self._stream = self._container.add_stream("libx264", rate=self._source.rate, options={"crf": QUALITY})
+        self._stream.height, self._stream.width = (side + side % 2 for side in image.shape[:2])
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = self._source.time_base
+        if isinstance(self._source, VideoReader) and Path(self._source.path).is_file():
+            self._sound = _Sound.of(self._source, self._container)
+
+
+class _Sound:
+    """The sound of a video, copied packet by packet; encoded anew where an .mp4 cannot hold its kind."""
+
+    def __init__(self, source: "av.container.InputContainer", start: Fraction, out: "av.container.OutputContainer"):
+        self._source, self._start = source, start
+        self._from = source.streams.audio[0]
+        self._copies = self._from.codec_context.name in MP4_SOUND
+        if self._copies:
+            self._to = out.add_stream_from_template(self._from)
+        else:
+            # PCM may count its channels without saying which is which
+            layout = UNNAMED_LAYOUTS.get(self._from.layout.name, self._from.layout.name)
+            self._from.codec_context.layout = layout
+            self._to = out.add_stream("aac", rate=self._from.rate, layout=layout)
+        self._packets = source.demux(self._from)
+        self._waiting = None
+
+    @classmethod
+    def of(cls, video: VideoReader, out: "av.container.OutputContainer") -> "_Sound | None":
+        source = av.open(video.path)
+        if source.streams.audio:
+            return cls(source, video.start, out)
+        source.close()
+        return None
+
+    def copy(self, out: "av.container.OutputContainer", until: float) -> None:
+        """Write the sound up to a time in seconds."""
+        while True:
+            try:
+                packet = self._waiting or next(self._packets)
+            except (StopIteration, av.error.FFmpegError, OSError):  # broken sound ends where it breaks
+                return
+            self._waiting = None
+            if packet.pts is None:
+                continue
+            if packet.pts * packet.time_base - self._start > until:
+                self._waiting = packet
+                return
+            self._write(packet, out)
+
+    def _write(self, packet: "av.Packet", out: "av.container.OutputContainer") -> None:
+        shift = round(self._start / packet.time_base)
+        if self._copies:
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.stream = self._to
+            out.mux(packet)
+            return
+        try:
+            frames = packet.decode()
+        except av.error.FFmpegError:
+            return
+        for frame in frames:
+            frame.pts = None if frame.pts is None else frame.pts - shift
+            out.mux(self._to.encode(frame))
+
+    def close(self, out: "av.container.OutputContainer") -> None:
+        if not self._copies:
+            out.mux(self._to.encode(None))
+        self._source.close()
