@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -111,7 +112,7 @@ def absolute(opt: argparse.Namespace, jobs: list[Job]) -> None:
         if value and Path(value).is_file():
             setattr(opt, name, Path(value).absolute())
     for job in jobs:
-        job.path = job.path.absolute()
+        job.path = job.path and job.path.absolute()
 
 
 def connect(opt: argparse.Namespace):
@@ -129,7 +130,11 @@ def connect(opt: argparse.Namespace):
         raise ValueError(f"{NAME} needs Ray ({error}): pip install 'ray[data]'") from error
     # this project for the workers; their threads: one a core that they have
     env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(max(1, int(opt.worker_cpus)))}
-    quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False if not opt.address else None}
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "error",
+        "include_dashboard": False if not opt.address else None,
+    }
     try:
         ray.init(address=opt.address, runtime_env={"env_vars": env}, **quiet)
     except Exception as error:  # Ray's own kinds, by version
