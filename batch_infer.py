@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -30,7 +31,7 @@ NAME = "batch_infer.py"
 
 # How often a batch is given to another worker after its own has died. A picture that kills whoever opens it (a crash in
 # a decoder, more memory than there is) must not go round for ever.
-RETRIES = 2
+RETRIES = 1
 
 
 class Worker:
@@ -111,7 +112,7 @@ def absolute(opt: argparse.Namespace, jobs: list[Job]) -> None:
         if value and Path(value).is_file():
             setattr(opt, name, Path(value).absolute())
     for job in jobs:
-        job.path = job.path.absolute()
+        job.path = job.path and job.path.absolute()
 
 
 def connect(opt: argparse.Namespace):
@@ -129,7 +130,11 @@ def connect(opt: argparse.Namespace):
         raise ValueError(f"{NAME} needs Ray ({error}): pip install 'ray[data]'") from error
     # this project for the workers; their threads: one a core that they have
     env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(max(1, int(opt.worker_cpus)))}
-    quiet = {"log_to_driver": False, "logging_level": "error", "include_dashboard": False if not opt.address else None}
+    quiet: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": "error",
+        "include_dashboard": False if not opt.address else None,
+    }
     try:
         ray.init(address=opt.address, runtime_env={"env_vars": env}, **quiet)
     except Exception as error:  # Ray's own kinds, by version
@@ -184,7 +189,7 @@ def run(opt: argparse.Namespace, jobs: list[Job], worker: type) -> int:
 def spread(
     opt: argparse.Namespace, jobs: list[Job], left: list[int], size: int, worker: type
 ) -> Iterator[tuple[int, Job]]:
-    """(number, finished job) of the numbers `left`, as they come; those whose worker died RETRIES times do not come.
+    """(number, finished job) of the numbers `left`, as they come; those whose worker died each time do not come.
 
     A row is a batch of `size` and a block of its own, since Ray drops whole blocks.
     """

@@ -7,6 +7,7 @@ A trunk of the timm library (`backbone="timm:NAME"`) goes under the same head.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -45,7 +46,7 @@ class FastPose(nn.Module):
         if pretrained and not backbone:
             raise ValueError(f"pretrained {pretrained}: these are a timm trunk's weights; name it with backbone")
         trunk = {"backbone": backbone} if backbone else {"depth": depth, "width": width}
-        self.config = {"nClasses": nClasses, **trunk, "duc": tuple(duc)}
+        self.config: dict[str, Any] = {"nClasses": nClasses, **trunk, "duc": tuple(duc)}
         self.preact = TimmTrunk(backbone, pretrained) if backbone else SEResnet(depth, width)
         self.suffle1 = nn.PixelShuffle(2)
         self.duc1 = DUC(self.preact.out_channels // 4, duc[0])

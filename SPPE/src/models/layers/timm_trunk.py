@@ -1,6 +1,7 @@
 """Trunks of the timm library by name, under the same PixelShuffle + DUC head as the SE-ResNet."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,12 +28,16 @@ class TimmTrunk(nn.Module):
             another one. FileNotFoundError: no such file.
     """
 
+    scale: torch.Tensor
+    offset: torch.Tensor
+
     def __init__(self, backbone: str, pretrained: str | Path | None = None):
         super().__init__()
         self.backbone = backbone
         self.net = _create(backbone, pretrained)
         self.out_channels = _look(self.net, backbone)
-        mean, deviation = (torch.tensor(self.net.pretrained_cfg[k]).view(3, 1, 1) for k in ("mean", "std"))
+        expects: Any = self.net.pretrained_cfg
+        mean, deviation = (torch.tensor(expects[k]).view(3, 1, 1) for k in ("mean", "std"))
         ours = torch.tensor(MEAN_RGB).view(3, 1, 1)
         self.register_buffer("scale", 1 / deviation, persistent=False)
         self.register_buffer("offset", (ours - mean) / deviation, persistent=False)
@@ -61,7 +66,9 @@ def _create(backbone: str, pretrained: str | Path | None) -> nn.Module:
         raise ValueError(f"timm {timm.__version__} has no network {name!r}; like it: {like}")
     if pretrained is not None and not Path(pretrained).is_file():
         raise FileNotFoundError(f"no weights at {pretrained}; name a file of timm's weights of {name}")
-    source = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained)}} if pretrained else {}
+    source: dict[str, Any] = (
+        {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained)}} if pretrained else {}
+    )
     try:
         return timm.create_model(name, features_only=True, out_indices=(-1,), **source)
     except Exception as error:  # timm raises whatever its networks raise
