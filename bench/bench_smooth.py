@@ -2,8 +2,8 @@
 
     python bench/bench_smooth.py
 
-Every example photograph becomes two short videos of its best face: *still*, each frame with noise and JPEG compression of
-its own; and *moving*, half a face size a second to the right, compressed likewise. Jitter
+Every example photograph becomes two short videos of its best face: *still*, each frame with noise and JPEG compression
+of its own; and *moving*, half a face size a second to the right, compressed likewise. Jitter
 is the root mean square of a point's way from its mean place; lag how far it trails behind the truth along the motion.
 Both in % of the face's size (square root of the box's area), medians over the photographs.
 """
