@@ -2,7 +2,7 @@
 
 The order is LaPa's (Liu et al., "A New Dataset and Boundary-Attention Semantic Segmentation for Face Parsing",
 AAAI 2020), which is also that of the JD 106-point challenge. "L" and "left" mean the left of the *picture*.
-Everything here is plain tuples, so that the schema can be read, tested and exported without torch.
+The schema is plain tuples, so that it can be read, tested and exported without torch.
 """
 
 from itertools import pairwise

