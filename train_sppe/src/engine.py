@@ -36,7 +36,8 @@ def heatmap_loss(
     crit:
         mse, weighted_mse: squared error against Gaussians; the second weighs each pixel by 1 + PEAK_WEIGHT * target.
         awing: adaptive wing loss against them, with the same weights.
-        dsnt: cross entropy of the softmax against the Gaussian, plus the distance (L1, heatmap pixels) from the softmax's mean to the truth.
+        dsnt: cross entropy of the softmax against the Gaussian, plus the distance (L1,
+            heatmap pixels) from the softmax's mean to the truth.
     """
     heatmaps = heatmaps.float().contiguous()  # channels-last maps and plain targets do not go together fast
     height, width = heatmaps.shape[2:]
