@@ -43,7 +43,8 @@ class Job:
     status: "ok", "no_face", "unreadable" or "error"; message: why, in one sentence.
     image: (H, W, 3) uint8 RGB. letterbox, transform: what the detector's `preprocess` made of it.
     boxes: (N, 5) x1 y1 x2 y2 score in image pixels. faces: what the predictor found.
-    given: (N, 5), boxes to use instead of the detector's. time: of a video's frame, seconds from its beginning.
+    given: (N, 5), boxes to use instead of the detector's; proposed: these are a tracker's, to be judged like the
+        detector's. time: of a video's frame, seconds from its beginning.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Job:
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.float32))
     faces: list = field(default_factory=list)
     given: np.ndarray | None = None
+    proposed: bool = False
     time: float | None = None
 
     def fail(self, status: str, message: str) -> None:

@@ -52,7 +52,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--inputResH", type=int, help="height of the crops; default what the weights say")
     add("--inputResW", type=int, help="width of the crops; default what the weights say")
     add("--inp_dim", type=int, help="side of the detector's input, a multiple of 32; default the cfg's")
-    add("--conf", type=float, help="lowest score of a box; default the detector's own")
+    add("--conf", type=float, help="lowest score of a box, by the detector alone; default: both networks judge")
     add("--nms", type=float, help="IoU above which of two boxes the weaker goes; default the detector's own")
     add("--fast_inference", type=truth, default=True, help="False: flip test, as AlphaPose says it")
     add("--flip", action="store_true", help="flip test: mean of a crop and its mirror image, twice the time")

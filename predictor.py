@@ -37,6 +37,9 @@ ROOT = Path(__file__).resolve().parent
 DEFAULT_SPPE, DEFAULT_DETECTOR = "face106-lite", "face106-det"
 COLOURS = ("rgb", "bgr")  # orders of an array's channels
 
+# The detector's threshold where the landmark weights bring a face_score of their own: it only proposes then.
+PROPOSAL_CONF = 0.4
+
 
 @contextlib.contextmanager
 def one_core_each(workers: int) -> Iterator[tuple[int, Callable | None]]:
@@ -74,7 +77,8 @@ class FacePredictor:
     Args:
         sppe, detector: a name in models/sppe and models/yolo, or a file. cfg: the detector's, default by its name.
         nClasses: raise if the landmark weights hold another number.
-        input_size: (h, w) of crops; inp_dim, conf, nms: of the detector; None: what the weights say.
+        input_size: (h, w) of crops; inp_dim, nms: of the detector; None: what the weights say.
+        conf: the detector's threshold, alone. None: both networks decide, where the landmark weights know their part.
         device, precision: "auto", or as torch names them. flip: flip test. decode: default what the weights say.
         runtime: "pytorch", or on the CPU "onnx" or "openvino", which have their own precisions (runtime.py).
         detbatch: pictures a detector step; posebatch: faces a landmark step.
@@ -104,6 +108,9 @@ class FacePredictor:
         self.estimator = Estimator(
             find_weights(sppe, WEIGHTS_FOLDER, ".pth"), nClasses, input_size, device, precision, flip, decode, engine
         )
+        self.face_score = self.estimator.meta.get("face_score", 0.0) if conf is None else 0.0
+        if self.face_score:
+            conf = PROPOSAL_CONF
         weights = find_weights(detector, ROOT / "models" / "yolo", ".weights")
         thresholds = {k: v for k, v in {"inp_dim": inp_dim, "conf": conf, "nms": nms}.items() if v is not None}
         self.detector = Detector(
@@ -221,9 +228,19 @@ class FacePredictor:
         with self.timed("pose NMS"):
             ends = np.cumsum([len(job.boxes) for job in alive])[:-1]
             for job, *own in zip(alive, np.split(points, ends), np.split(scores, ends)):
-                job.faces = self._faces(job.boxes, *own)
+                found = (job.boxes, *own)
+                job.faces = self._faces(*(self._agreed(*found) if job.given is None or job.proposed else found))
                 job.status = "ok" if job.faces else "no_face"
         return jobs
+
+    def _agreed(self, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
+        """What is a face to both networks: heatmaps over a medal or a hand stay low.
+
+        The geometric mean of the detector's score and of the squared mean peak is compared with `face_score`;
+        doc/detector.md has the figures.
+        """
+        keep = np.sqrt(boxes[:, 4]) * scores.mean(axis=1) >= self.face_score
+        return boxes[keep], points[keep], scores[keep]
 
     def _faces(self, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray) -> list[Face]:
         index, points, scores, pose_scores = pose_nms(boxes[:, :4], boxes[:, 4], points, scores)

@@ -206,7 +206,7 @@ def follow(
                 continue
             followed = due > 0
             if job.given is None:
-                job.given = tracker.boxes(None if followed else predictor.detect(job.image))
+                job.given, job.proposed = tracker.boxes(None if followed else predictor.detect(job.image)), True
             due = due - 1 if followed else every - 1
             predictor.step(job, keep_images)
             if job.status in ("ok", "no_face"):

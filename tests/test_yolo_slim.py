@@ -7,7 +7,7 @@ from yolo.darknet import Darknet
 from yolo.detector import FACE_CFG
 from yolo.slim import main, slim
 
-SLIM_CFG = FACE_CFG.with_name("face106-slim.cfg")
+WIDE_CFG = FACE_CFG.with_name("face106-wide.cfg")
 
 CFG = """
 [net]
@@ -89,15 +89,15 @@ def test_what_cannot_be_narrowed_is_named(network):
         slim(wide, network(5, CFG.replace("[shortcut]\nfrom=-3\nactivation=linear\n", "")))
 
 
-def test_the_slim_face_network_is_cut_from_the_wide_one(tmp_path):
-    wide = Darknet(FACE_CFG)
+def test_the_face_network_is_cut_from_the_wide_one(tmp_path):
+    wide = Darknet(WIDE_CFG)
     wide.seen = 77
     wide.save_weights(tmp_path / "wide.weights")
     out = tmp_path / "new" / "slim.weights"
     main(
-        ["--cfg", str(FACE_CFG), "--weights", str(tmp_path / "wide.weights"), "--to", str(SLIM_CFG), "--out", str(out)]
+        ["--cfg", str(WIDE_CFG), "--weights", str(tmp_path / "wide.weights"), "--to", str(FACE_CFG), "--out", str(out)]
     )
-    narrow = Darknet(SLIM_CFG).load_weights(out)
+    narrow = Darknet(FACE_CFG).load_weights(out)
     assert narrow.seen == 77
     assert sum(p.numel() for p in narrow.parameters()) < 0.7 * sum(p.numel() for p in wide.parameters())
     assert torch.equal(narrow.layers[0].conv.weight, wide.layers[0].conv.weight)

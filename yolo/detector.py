@@ -14,7 +14,7 @@ HERE = Path(__file__).resolve().parent
 FACE_CFG = HERE / "cfg" / "face106-det.cfg"
 FACE_WEIGHTS = HERE.parent / "models" / "yolo" / "face106-det.weights"
 
-# Swept on the validation scenes (models/yolo/README.md): precision 0.94 and recall 0.90 there. Faces of portraits score
+# Swept on the validation scenes (models/README.md): precision 0.94 and recall 0.90 there. Faces of portraits score
 # 0.82 at least, and what is taken for a face without being one mostly less than 0.55.
 FACE_CONF = 0.55
 # From 0.3 to 0.5 the average precision is the same to 0.003; cheeks that touch need room, second boxes none.
@@ -95,7 +95,7 @@ class Detector:
         self.dtype = torch.float32 if runtime else choose_dtype(precision, self.device)
         for path in (cfg, weights):
             if not Path(path).is_file():
-                raise FileNotFoundError(f"{path}: no such file; models/yolo/README.md says what goes where")
+                raise FileNotFoundError(f"{path}: no such file; models/README.md says what goes where")
         net = Darknet(cfg)
         if not 0 <= class_id < net.classes:
             raise ValueError(f"class {class_id} of {cfg}: it has {net.classes}, counted from 0")

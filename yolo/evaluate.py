@@ -142,7 +142,7 @@ def evaluate_portraits(detector, samples, conf):
 def existing(text):
     """An argument that names a file or folder which is there."""
     if not Path(text).exists():
-        raise argparse.ArgumentTypeError(f"{text} does not exist")
+        raise argparse.ArgumentTypeError(f"{text}: no such file")
     return Path(text)
 
 

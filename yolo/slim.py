@@ -1,8 +1,8 @@
 """A narrower detector out of a trained one, to be trained on from there.
 
-    python -m yolo.slim --cfg yolo/cfg/face106-det.cfg --weights models/yolo/face106-det.weights \
-        --to yolo/cfg/face106-slim.cfg --out yolo/runs/slim.weights
-    python -m yolo.train --expID slim --cfg yolo/cfg/face106-slim.cfg --start yolo/runs/slim.weights ...
+    python -m yolo.slim --cfg yolo/cfg/face106-wide.cfg --weights yolo/runs/wide/best.weights \
+        --to yolo/cfg/face106-det.cfg --out yolo/runs/slim.weights
+    python -m yolo.train --expID slim --start yolo/runs/slim.weights ...
 
 The two cfg files have the same layers; some convolutions of the second have fewer filters. Of these the ones that
 matter most to the next layer are kept (Li et al. 2017, "Pruning Filters for Efficient ConvNets", who rank by the size

@@ -19,8 +19,11 @@ AT_LEAST = {
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Train FastPose on facial landmarks.", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description="Train FastPose on facial landmarks. @FILE stands for the options in a file, as in recipes/.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        fromfile_prefix_chars="@",
     )
+    parser.convert_arg_line_to_args = lambda line: line.partition("#")[0].split()
     add = parser.add_argument_group("experiment").add_argument
     add("--expID", default="default", help="name of the run; weights go to ../exp/coco/EXPID")
     add("--dataset", nargs="+", default=["dt_fac_106_ldmks"], help=f"one or more of {', '.join(DATASETS)}")

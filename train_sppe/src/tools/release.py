@@ -27,16 +27,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, required=True, help="model_N.pkl; its folder's option.json is read")
     parser.add_argument("--out", type=Path, required=True, help="the .pth to write")
     parser.add_argument("--confidence", type=Path, help="JSON of tools/calibrate.py: expected error of a score")
+    parser.add_argument("--face_score", type=float, help="lowest score of a face, see FacePredictor; default: not judged")
     parser.add_argument("--note", default="", help="data, licence: whatever should stay with the file")
     args = parser.parse_args(argv)
     try:
-        release(args.model, args.out, args.note, args.confidence)
+        release(args.model, args.out, args.note, args.confidence, args.face_score)
     except (ValueError, FileNotFoundError) as error:
         print(f"release.py: {error}", file=sys.stderr)
         sys.exit(2)
 
 
-def release(model: Path, out: Path, note: str = "", confidence: Path | None = None) -> None:
+def release(
+    model: Path, out: Path, note: str = "", confidence: Path | None = None, face_score: float | None = None
+) -> None:
     """Write `out` from `model` and the option.json beside it.
 
     Raises:
@@ -54,6 +57,8 @@ def release(model: Path, out: Path, note: str = "", confidence: Path | None = No
         "taught": taught_points(opt),
         "note": note,
     }
+    if face_score:
+        meta["face_score"] = face_score
     if confidence:
         meta["confidence"] = read_table(confidence)
     state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
