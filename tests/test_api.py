@@ -67,6 +67,15 @@ def test_boxes_instead_of_the_detector(predictor, image, monkeypatch):
     assert predictor(image, boxes=[[5000, 5000, 5100, 5100]]) is not None  # outside: no error
 
 
+def test_both_networks_decide_what_is_a_face(predictor):
+    """A medal that the detector takes for a face; a given box is not judged, nor what --conf lets through."""
+    photo = EXAMPLES / "grace_hopper.jpg"
+    (face,) = predictor(photo)
+    alone = FacePredictor(device="cpu", conf=0.5)(photo)
+    assert len(alone) == 2 and alone[0].landmarks == pytest.approx(face.landmarks)
+    assert len(predictor(photo, boxes=[alone[1].box])) == 1
+
+
 @pytest.mark.parametrize(
     ("boxes", "message"), [([[5, 5, 1, 9]], "box 0"), ([[1, 2, 3]], r"\(1, 3\)"), ([[0, 0, np.nan, 9]], "box 0")]
 )

@@ -89,7 +89,12 @@ def test_every_option_exists():
             continue  # another project's
         folder = ROOT if place == "-m" else ROOT / place
         told = subprocess.run(
-            [sys.executable, "-c", f"import sys; sys.path.insert(0, '')\n{PARSE}", json.dumps([place, name, arguments])],
+            [
+                sys.executable,
+                "-c",
+                f"import sys; sys.path.insert(0, '')\n{PARSE}",
+                json.dumps([place, name, arguments]),
+            ],
             cwd=folder,
             env={"PYTHONPATH": str((folder / name).parent), "PATH": ""},
             capture_output=True,

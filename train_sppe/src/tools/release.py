@@ -27,7 +27,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, required=True, help="model_N.pkl; its folder's option.json is read")
     parser.add_argument("--out", type=Path, required=True, help="the .pth to write")
     parser.add_argument("--confidence", type=Path, help="JSON of tools/calibrate.py: expected error of a score")
-    parser.add_argument("--face_score", type=float, help="lowest score of a face, see FacePredictor; default: not judged")
+    parser.add_argument(
+        "--face_score", type=float, help="lowest score of a face, see FacePredictor; default: not judged"
+    )
     parser.add_argument("--note", default="", help="data, licence: whatever should stay with the file")
     args = parser.parse_args(argv)
     try:
