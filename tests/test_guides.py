@@ -168,7 +168,7 @@ def test_metrics(checkout):
     (checkout / "train_sppe" / "data" / "synth106" / "test.txt").write_text("\n".join(pictures[-2:]))
     for stage in ("stg_1", "stg_2"):
         shutil.copytree(exp / "coco" / "mine", exp / "coco" / stage)
-    base = "--weights ../../models/sppe/face106-base.pth --outdir ../exp/evaluation/base".split()
+    base = ["--weights", "../../models/sppe/face106-base.pth", "--outdir", "../exp/evaluation/base"]
     command = [sys.executable, "evaluation.py", "--dataRoot", "../data/mine", *base]
     subprocess.run(command, cwd=source, check=True, capture_output=True)
     run_guide(ROOT / "doc" / "metrics.md", source)
