@@ -1,4 +1,4 @@
-"""The commands of the README and the guides: all have options that exist, and guides that end soon are run as they stand."""
+"""Commands of the README and the guides: every option exists, and guides that end soon are run as they stand."""
 
 import json
 import re
