@@ -15,7 +15,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -81,8 +81,8 @@ def folder_jobs(folder: Path, leave_out: Path | None = None) -> list[Job]:
         raise FileNotFoundError(f"--indir {folder} does not exist; name a folder of pictures")
     if not folder.is_dir():
         raise ValueError(f"--indir {folder} is not a folder")
-    jobs = [Job(path.as_posix(), folder / path) for path in find_images(folder)]
-    jobs = [job for job in jobs if not _is_under(job.path, leave_out)]
+    paths = [path for path in find_images(folder) if not _is_under(folder / path, leave_out)]
+    jobs = [Job(path.as_posix(), folder / path) for path in paths]
     if not jobs:
         raise ValueError(f"--indir {folder} holds no pictures; formats are known by their extension (.jpg, .png, ...)")
     return jobs
@@ -107,7 +107,7 @@ def input_jobs(where: Path, leave_out: Path | None = None) -> list[Job]:
         for path in inside:
             if path.suffix.lower() in IMAGE_EXTENSIONS:
                 jobs[path] = Job(path.relative_to(base).as_posix(), path)
-    found = [job for job in jobs.values() if not _is_under(job.path, leave_out)]
+    found = [job for path, job in jobs.items() if not _is_under(path, leave_out)]
     if not found:
         raise ValueError(f"--indir {where} matches no pictures; formats are known by their extension (.jpg, .png, ...)")
     return found
@@ -241,7 +241,7 @@ def read_job(job: Job, preprocess: Callable) -> Job:
     if job.status != "ok":
         return job
     try:
-        if job.image is None:
+        if job.image is None and job.path is not None:
             job.image = load_image(job.path)
         if job.given is None:
             job.letterbox, job.transform = preprocess(job.image)
@@ -273,7 +273,7 @@ def ordered_map(
     When `items` fails, what it gave before comes out first, and then its exception. `initializer`: called first in each
     thread.
     """
-    failure, waiting = None, deque()
+    failure, waiting = None, deque[Future]()
     with source(items) as iterator, ThreadPoolExecutor(threads or 1, "worker", initializer) as pool:
         if not threads:
             yield from map(function, iterator)

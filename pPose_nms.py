@@ -61,7 +61,7 @@ def pose_nms(
     sizes = (boxes[:, 2:] - boxes[:, :2]).max(axis=1).clip(min=1)  # (N,)
     same = _same_pose(points, scores, sizes)
     left = np.ones(len(points), bool)
-    kept, merged, merged_scores = [], [], []
+    kept, means, mean_scores = [], [], []
     for pick in np.argsort(-scores.mean(axis=1), kind="stable"):
         if not left[pick]:
             continue
@@ -71,9 +71,9 @@ def pose_nms(
         weights = scores[cluster] * (distance <= MERGE_DISTANCE)
         weights /= weights.sum(axis=0)
         kept.append(pick)
-        merged.append((points[cluster] * weights[..., None]).sum(axis=0))
-        merged_scores.append((scores[cluster] * weights).sum(axis=0))
-    index, merged, merged_scores = np.array(kept), np.stack(merged), np.stack(merged_scores)
+        means.append((points[cluster] * weights[..., None]).sum(axis=0))
+        mean_scores.append((scores[cluster] * weights).sum(axis=0))
+    index, merged, merged_scores = np.array(kept), np.stack(means), np.stack(mean_scores)
     good = merged_scores.max(axis=1) >= SCORE_THRESHOLD
     index, merged, merged_scores = index[good], merged[good], merged_scores[good]
     pose_scores = (
@@ -129,7 +129,7 @@ def picture_entry(faces: list, form: str) -> dict:
             people.append({"joints": everything, "face_keypoints_2d": openpose})
         else:
             body = [] if openpose else everything
-            hands = {"hand_left_keypoints_2d": [], "hand_right_keypoints_2d": []}
+            hands: dict[str, list] = {"hand_left_keypoints_2d": [], "hand_right_keypoints_2d": []}
             people.append({"pose_keypoints_2d": body, "face_keypoints_2d": openpose, **hands})
     return {"version": VERSION, "bodies" if form == "cmu" else "people": people}
 
@@ -186,7 +186,7 @@ def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapos
     if form == "npz":
         path = outdir / "landmarks.npz"
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **result_arrays(pictures, times or {}))
+        np.savez_compressed(buffer, **result_arrays(pictures, times or {}))  # type: ignore[arg-type]
         write_whole(buffer.getvalue(), path)
         return path
     path = outdir / "alphapose-results.json"
