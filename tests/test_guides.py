@@ -162,7 +162,8 @@ def test_metrics(checkout):
     for name in ("synth106", "faces68"):
         shutil.copytree(checkout / "train_sppe" / "data" / "mine", checkout / "train_sppe" / "data" / name)
     pictures = sorted(path.name for path in (source / "images").iterdir())
-    (checkout / "train_sppe" / "data" / "synth106" / "test.txt").write_text("\n".join(pictures[-2:]))
+    for split, names in {"train": pictures[:-4], "val": pictures[-4:-2], "test": pictures[-2:]}.items():
+        (checkout / "train_sppe" / "data" / "synth106" / f"{split}.txt").write_text("\n".join(names))
     for stage in ("stg_1", "stg_2"):
         shutil.copytree(exp / "coco" / "mine", exp / "coco" / stage)
     base = ["--weights", "../../models/sppe/face106-base.pth", "--outdir", "../exp/evaluation/base"]

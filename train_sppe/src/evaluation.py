@@ -534,6 +534,7 @@ def predict(
     """Points (N, 106, 2), image pixels, and scores (N, 106) of every face in its annotated box, or moved by `dpg`."""
     faces = FaceDataset(data, estimator.input_size, dpg=dpg, seed=getattr(opt, "seed", 0))
     workers = min(opt.nThreads, os.cpu_count() or 1)
+    cv2.setNumThreads(1)  # here too: a pool that the detector has used would hang the forked processes
     loader = DataLoader(faces, opt.batch, num_workers=workers, worker_init_fn=_one_thread)
     results = [
         estimator(batch["crop"].numpy(), batch["affine"].numpy())

@@ -190,6 +190,7 @@ def figures(data: Annotations, opinion: Opinion, row: int) -> dict:
 
 def ask(estimator: Estimator, data: Annotations, opt: argparse.Namespace) -> Opinion:
     """Predict each face and its mirror image; where both agree their mean is what the network says."""
+    cv2.setNumThreads(1)  # a pool of threads does not live on in the forked processes
     loader = DataLoader(FaceDataset(data, estimator.input_size), opt.batch, num_workers=opt.nThreads)
     both = ([], [])
     for batch in tqdm(loader, "faces", disable=None, leave=False):
