@@ -18,8 +18,8 @@ from yolo.preprocess import GREY, letterbox, letterbox_boxes, to_input, unletter
 
 CFG = Path(FACE_CFG).parent
 EXAMPLES = CFG.parent.parent / "examples" / "imgs"
-# Faces that the detector alone finds in a picture of examples/imgs (one is a medal); one where nothing is said.
-FACES = {"group": 10, "grace_hopper": 2}
+# Faces in a picture of examples/imgs; one where nothing is said. To the detector alone a medal may be one too.
+FACES, MEDALS = {"group": 10}, {"grace_hopper": 1}
 MAX_FILE = 8 * 2**20
 
 TINY_CFG = """
@@ -387,11 +387,12 @@ def test_shipped_weights_fit_and_are_small():
 def test_shipped_weights_find_the_faces_of_the_examples(path, face_detector):
     image = cv2.imread(str(path))[..., ::-1]
     found = face_detector([image, image[:, ::-1]])
+    faces = FACES.get(path.stem, 1)
     for boxes in found:
-        assert len(boxes) == FACES.get(path.stem, 1)
+        assert faces <= len(boxes) <= faces + MEDALS.get(path.stem, 0)
         assert (boxes[:, 4] > FACE_CONF).all()
     mirrored = found[1][:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (image.shape[1], 0, image.shape[1], 0)
-    overlap = iou_matrix(torch.from_numpy(found[0]), torch.from_numpy(mirrored))
+    overlap = iou_matrix(torch.from_numpy(found[0][:faces]), torch.from_numpy(mirrored))
     assert overlap.amax(1).min() > 0.5  # the same faces; the least is a turned one of 60 pixels
 
 
