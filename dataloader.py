@@ -241,8 +241,8 @@ def read_job(job: Job, preprocess: Callable) -> Job:
     if job.status != "ok":
         return job
     try:
-        if job.image is None and job.path is not None:
-            job.image = load_image(job.path)
+        if job.image is None:
+            job.image = load_image(job.path)  # type: ignore[arg-type]  # a job has one or the other
         if job.given is None:
             job.letterbox, job.transform = preprocess(job.image)
         else:

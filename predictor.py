@@ -24,7 +24,7 @@ from face import Face, coco_category, skeleton, to_supervision
 from pPose_nms import pose_nms
 from runtime import load_runtime
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
-from SPPE.src.utils.confidence import check_table
+from SPPE.src.utils.confidence import check_table, face_score
 from SPPE.src.utils.confidence import confidence as calibrated
 from SPPE.src.utils.device import PRECISIONS
 from SPPE.src.utils.img import crop_boxes
@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent
 DEFAULT_SPPE, DEFAULT_DETECTOR = "face106-lite", "face106-det"
 COLOURS = ("rgb", "bgr")  # orders of an array's channels
 
-# The detector's threshold where the landmark weights bring a face_score of their own: it only proposes then.
+# The detector's threshold where the landmark weights say what `face_score` a face must have: it only proposes then.
 PROPOSAL_CONF = 0.4
 
 
@@ -108,8 +108,8 @@ class FacePredictor:
         self.estimator = Estimator(
             find_weights(sppe, WEIGHTS_FOLDER, ".pth"), nClasses, input_size, device, precision, flip, decode, engine
         )
-        self.face_score = self.estimator.meta.get("face_score", 0.0) if conf is None else 0.0
-        if self.face_score:
+        self.face_score = self.estimator.meta.get("face_score") if conf is None else None
+        if self.face_score is not None:
             conf = PROPOSAL_CONF
         weights = find_weights(detector, ROOT / "models" / "yolo", ".weights")
         thresholds = {k: v for k, v in {"inp_dim": inp_dim, "conf": conf, "nms": nms}.items() if v is not None}
@@ -170,7 +170,7 @@ class FacePredictor:
         return job.faces
 
     def detect(self, image: np.ndarray) -> np.ndarray:
-        """The detector alone: (H, W, 3) uint8 RGB -> (N, 5) x1 y1 x2 y2 score in image pixels, best first."""
+        """What the detector proposes: (H, W, 3) uint8 RGB -> (N, 5) x1 y1 x2 y2 score in image pixels, best first."""
         with self.timed("detector"):
             return self.detector([image])[0]
 
@@ -228,19 +228,11 @@ class FacePredictor:
         with self.timed("pose NMS"):
             ends = np.cumsum([len(job.boxes) for job in alive])[:-1]
             for job, *own in zip(alive, np.split(points, ends), np.split(scores, ends)):
-                found = (job.boxes, *own)
-                job.faces = self._faces(*(self._agreed(*found) if job.given is None or job.proposed else found))
+                judged = self.face_score is not None and (job.given is None or job.proposed)
+                keep = face_score(job.boxes[:, 4], own[1]) >= self.face_score if judged else slice(None)
+                job.faces = self._faces(job.boxes[keep], *(kind[keep] for kind in own))
                 job.status = "ok" if job.faces else "no_face"
         return jobs
-
-    def _agreed(self, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, ...]:
-        """What is a face to both networks: heatmaps over a medal or a hand stay low.
-
-        The geometric mean of the detector's score and of the squared mean peak is compared with `face_score`;
-        doc/detector.md has the figures.
-        """
-        keep = np.sqrt(boxes[:, 4]) * scores.mean(axis=1) >= self.face_score
-        return boxes[keep], points[keep], scores[keep]
 
     def _faces(self, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray) -> list[Face]:
         index, points, scores, pose_scores = pose_nms(boxes[:, :4], boxes[:, 4], points, scores)

@@ -67,6 +67,13 @@ def test_boxes_instead_of_the_detector(predictor, image, monkeypatch):
     assert predictor(image, boxes=[[5000, 5000, 5100, 5100]]) is not None  # outside: no error
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.jpg")), ids=lambda path: path.name)
+def test_every_face_of_the_examples_and_nothing_else(predictor, path):
+    picture = load_image(path)
+    for seen in (picture, np.ascontiguousarray(picture[:, ::-1])):
+        assert len(predictor(seen)) == (10 if path.stem == "group" else 1)
+
+
 def test_both_networks_decide_what_is_a_face(predictor):
     """A medal that the detector takes for a face; a given box is not judged, nor what --conf lets through."""
     photo = EXAMPLES / "grace_hopper.jpg"

@@ -27,7 +27,7 @@ from yolo.dataset import (
     split,
 )
 from yolo.detector import FACE_CFG
-from yolo.evaluate import average_precision, match, precision_recall
+from yolo.evaluate import Judged, average_precision, match, precision_recall
 from yolo.loss import SURE_LOGIT, assign, detection_loss
 
 SMALL_CFG = """
@@ -462,3 +462,25 @@ def test_the_face_network_can_be_taught():
     assert set(parts) == {"box", "object", "class"}
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
     assert iou_matrix(faces[0], faces[0]).item() == pytest.approx(1)
+
+
+def test_both_networks_judge():
+    """The least sure of the detector's boxes is the surest to both."""
+    found = np.array([[0, 0, 9, 9, 0.81], [5, 5, 9, 9, 0.64]], np.float32)
+
+    class Estimator:
+        input_size = (8, 8)
+
+        def __call__(self, crops, affines):
+            return None, np.array([[0.2, 0.4], [0.8, 1.0]])[: len(crops)]
+
+    class Found:
+        inp_dim = 32
+
+        def __call__(self, images):
+            return [found[: len(image)] for image in images]
+
+    judged = Judged(Found(), Estimator())
+    two, none = judged([np.zeros((10, 10, 3), np.uint8), np.zeros((0, 10, 3), np.uint8)])
+    assert two[:, 4] == pytest.approx([0.8 * 0.9, 0.9 * 0.3]) and (two[:, :4] == found[::-1, :4]).all()
+    assert none.shape == (0, 5)

@@ -1,10 +1,11 @@
 """How good a face detector is: average precision, recall at its threshold, faces missed on portraits.
 
     python -m yolo.evaluate --scenes DIR --labels labels.json --crops DIR --landmarks landmarks68.csv [--weights FILE]
-    [--inp_dim 640]
+    [--inp_dim 640] [--sppe FILE]
 
 Measured on the validation parts alone (yolo.dataset.split). The labels of the scenes are those of yolo.label: an
-ignored box neither counts as a miss nor as a false alarm.
+ignored box neither counts as a miss nor as a false alarm. With --sppe the landmark
+network has its say, as in the pipeline.
 """
 
 import argparse
@@ -13,6 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+
+from SPPE.src.main_fast_inference import Estimator
+from SPPE.src.utils.confidence import face_score
+from SPPE.src.utils.img import crop_boxes
 
 from .bbox import coverage_matrix, iou_matrix
 from .dataset import load_crops, load_scenes, split
@@ -100,6 +105,26 @@ def evaluate_scenes(detector, samples, conf):
     }
 
 
+class Judged:
+    """A detector whose scores are both networks' (`face_score`): called with images, as it is.
+
+    estimator: SPPE.src.main_fast_inference.Estimator of landmark weights.
+    """
+
+    def __init__(self, detector, estimator):
+        self.detector, self.estimator, self.inp_dim = detector, estimator, detector.inp_dim
+
+    def __call__(self, images):
+        return [self.judge(image, found) for image, found in zip(images, self.detector(images))]
+
+    def judge(self, image, found):
+        """Detections (K, 5) of an image -> the same with the new scores, by falling score."""
+        _, peaks = self.estimator(*crop_boxes(image, found[:, :4], *self.estimator.input_size))
+        scores = face_score(found[:, 4], peaks)
+        order = np.argsort(-scores)
+        return np.concatenate([found[order, :4], scores[order, None]], axis=1).astype(np.float32)
+
+
 def portrait(sample):
     """A face crop in the middle of a wider grey frame -> (image, box (4,) of the crop's own face)."""
     height, width = sample.image.shape[:2]
@@ -167,15 +192,21 @@ def main():
     parser.add_argument("--cfg", type=existing, default=FACE_CFG)
     parser.add_argument("--weights", type=existing, default=FACE_WEIGHTS)
     parser.add_argument("--inp_dim", type=int, help="side of the network's input; the cfg's own where not given")
-    parser.add_argument("--conf", type=float, default=FACE_CONF, help="threshold of recall, precision and misses")
+    parser.add_argument("--sppe", type=existing, help="landmark weights that judge too")
+    parser.add_argument("--conf", type=float, help="threshold of recall, precision and misses; default: the weights'")
     parser.add_argument("--nms", type=float, default=FACE_NMS)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     args = parser.parse_args()
     _, (scenes, crops) = load_split(args)
     detector = Detector(args.cfg, args.weights, args.device, args.precision, CURVE_CONF, args.nms, args.inp_dim)
-    figures = {"inp_dim": detector.inp_dim, "conf": args.conf, **evaluate_scenes(detector, scenes, args.conf)}
-    print(json.dumps({**figures, **evaluate_portraits(detector, crops, args.conf)}))
+    conf = FACE_CONF
+    if args.sppe:
+        estimator = Estimator(args.sppe, device=args.device, precision=args.precision)
+        detector, conf = Judged(detector, estimator), estimator.meta.get("face_score", conf)
+    conf = conf if args.conf is None else args.conf
+    figures = {"inp_dim": detector.inp_dim, "conf": conf, **evaluate_scenes(detector, scenes, conf)}
+    print(json.dumps({**figures, **evaluate_portraits(detector, crops, conf)}))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ it is not in NME and MPD. doc/metrics.md says how to read all this.
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -28,10 +27,8 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
@@ -44,7 +41,7 @@ from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.eval import DECODERS
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from utils.dataset import READERS, SPLITS, build_dataset
-from utils.dataset.base import Annotations, FaceDataset, sentence
+from utils.dataset.base import Annotations, FaceDataset, make_loader, sentence
 from utils.dpg import build_dpg
 from utils.lists import names_of, numbers_of, write_list
 from yolo.bbox import iou_matrix
@@ -533,19 +530,13 @@ def predict(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points (N, 106, 2), image pixels, and scores (N, 106) of every face in its annotated box, or moved by `dpg`."""
     faces = FaceDataset(data, estimator.input_size, dpg=dpg, seed=getattr(opt, "seed", 0))
-    workers = min(opt.nThreads, os.cpu_count() or 1)
-    cv2.setNumThreads(1)  # here too: a pool that the detector has used would hang the forked processes
-    loader = DataLoader(faces, opt.batch, num_workers=workers, worker_init_fn=_one_thread)
+    loader = make_loader(faces, opt.batch, opt.nThreads)
     results = [
         estimator(batch["crop"].numpy(), batch["affine"].numpy())
         for batch in tqdm(loader, "faces", disable=None, leave=False)
     ]
     points, scores = (np.concatenate(kind) for kind in zip(*results))
     return points, scores
-
-
-def _one_thread(_: int) -> None:
-    cv2.setNumThreads(1)  # the processes are the parallelism
 
 
 def write_json(report: dict, path: Path) -> None:

@@ -22,12 +22,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))  # appended, so that `import opt` stays the training one
 
-import cv2
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.utils.data import DataLoader
 
 import engine
 from opt import build_parser, check
@@ -36,7 +34,7 @@ from SPPE.src.main_fast_inference import load_checkpoint
 from SPPE.src.models.FastPose import config_of, createModel
 from SPPE.src.utils.device import choose_device, choose_precision
 from utils.dataset import build_dataset
-from utils.dataset.base import Annotations, Augmentation, FaceDataset, join, sentence
+from utils.dataset.base import Annotations, Augmentation, FaceDataset, join, make_loader, sentence
 from utils.dataset.mix import MixedSampler
 from utils.dpg import build_dpg
 from utils.files import save_whole
@@ -82,8 +80,9 @@ def train(opt: argparse.Namespace) -> None:
     step = engine.Step(parallel, device, state.dtype, opt.hmGauss, opt.crit, opt.decode)
 
     sampler = MixedSampler(sizes, opt.share, world, rank, opt.seed)
-    loader = make_loader(train_set, opt.trainBatch, opt, sampler, drop_last=len(sampler) >= opt.trainBatch)
-    val_loader = make_loader(val_set, opt.validBatch, opt)
+    pin, whole = torch.cuda.is_available(), len(sampler) >= opt.trainBatch
+    loader = make_loader(train_set, opt.trainBatch, opt.nThreads, sampler=sampler, drop_last=whole, pin_memory=pin)
+    val_loader = make_loader(val_set, opt.validBatch, opt.nThreads, pin_memory=pin)
     set_rate = learning_rate(opt, opt.trainIters or len(loader))
     watch = Watch(folder / "log.jsonl", events_folder(opt), visdom, state.epoch) if rank == 0 else None
     if rank == 0:
@@ -114,7 +113,6 @@ def train(opt: argparse.Namespace) -> None:
 
 def start_processes(device_name: str) -> tuple[int, int, torch.device]:
     """(rank, number of processes, device); more than one process when torchrun started them."""
-    cv2.setNumThreads(1)  # the loader's processes are the parallelism
     world, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     if world == 1:
         return 0, 1, choose_device(device_name)
@@ -174,22 +172,6 @@ def source_roots(opt: argparse.Namespace) -> list[tuple[str, Path]]:
     roots = [Path(root) for root in opt.dataRoot or ()] or [HERE.parent / "data" / name for name in opt.dataset]
     names = opt.dataset * len(roots) if len(opt.dataset) == 1 else opt.dataset
     return list(zip(names, roots))
-
-
-def make_loader(dataset: FaceDataset, batch: int, opt: argparse.Namespace, sampler=None, drop_last=False) -> DataLoader:
-    workers = min(opt.nThreads, os.cpu_count() or 1)  # more processes than cores only take memory
-    return DataLoader(
-        *(dataset, batch),
-        sampler=sampler,
-        drop_last=drop_last,
-        num_workers=workers,
-        worker_init_fn=_one_thread,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _one_thread(_: int) -> None:
-    cv2.setNumThreads(1)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -19,6 +19,14 @@ from ..landmarks import NUM_POINTS, PARTS
 HALF_AT = 5.5
 
 
+def face_score(box_scores: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """How sure both networks are of a face: box_scores (N,) of the detector, peaks (N, K) of the heatmaps -> (N,).
+
+    The heatmaps over a medal or a hand stay low. doc/detector.md has what this measures.
+    """
+    return np.sqrt(box_scores) * peaks.mean(axis=1)
+
+
 def check_table(table: dict) -> dict:
     """The table itself.
 

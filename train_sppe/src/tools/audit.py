@@ -29,7 +29,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 SOURCE = Path(__file__).resolve().parents[1]
@@ -52,7 +51,7 @@ from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.img import apply_affines, warp_box
 from SPPE.src.utils.imread import load_image
 from utils.dataset import build_dataset
-from utils.dataset.base import SPLITS, Annotations, FaceDataset, sentence
+from utils.dataset.base import SPLITS, Annotations, FaceDataset, make_loader, sentence
 from utils.lists import names_of, numbers_of, write_list
 from utils.sheet import contact_sheet, face_tile, write_picture
 
@@ -190,8 +189,7 @@ def figures(data: Annotations, opinion: Opinion, row: int) -> dict:
 
 def ask(estimator: Estimator, data: Annotations, opt: argparse.Namespace) -> Opinion:
     """Predict each face and its mirror image; where both agree their mean is what the network says."""
-    cv2.setNumThreads(1)  # a pool of threads does not live on in the forked processes
-    loader = DataLoader(FaceDataset(data, estimator.input_size), opt.batch, num_workers=opt.nThreads)
+    loader = make_loader(FaceDataset(data, estimator.input_size), opt.batch, opt.nThreads)
     both = ([], [])
     for batch in tqdm(loader, "faces", disable=None, leave=False):
         crops, affines = batch["crop"].numpy(), batch["affine"].numpy()

@@ -59,7 +59,7 @@ def release(
         "taught": taught_points(opt),
         "note": note,
     }
-    if face_score:
+    if face_score is not None:
         meta["face_score"] = face_score
     if confidence:
         meta["confidence"] = read_table(confidence)

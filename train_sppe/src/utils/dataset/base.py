@@ -10,14 +10,16 @@ HDF5 layout, N samples (AlphaPose's annot_coco.h5 with 106 instead of 17 points,
     attributes/NAME  (N,) strings, optional
 """
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import h5py
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS
 from SPPE.src.utils.img import apply_affines, crop_affines, grow_boxes, warp_box
@@ -337,3 +339,18 @@ class FaceDataset(Dataset):
             "affine": torch.from_numpy(affine),
             "index": index,
         }
+
+
+def make_loader(faces: FaceDataset, batch: int, workers: int, **options) -> DataLoader:
+    """Batches of faces, read by processes: `workers` of them, but no more than cores. options: DataLoader's own.
+
+    The processes are the parallelism, so OpenCV keeps to one thread in each; and in this one, since a pool of threads
+    that has been used here would hang the processes that are forked from it.
+    """
+    cv2.setNumThreads(1)
+    workers = min(workers, os.cpu_count() or 1)
+    return DataLoader(faces, batch, num_workers=workers, worker_init_fn=_one_thread, **options)
+
+
+def _one_thread(_: int) -> None:
+    cv2.setNumThreads(1)
