@@ -14,8 +14,8 @@ HERE = Path(__file__).resolve().parent
 FACE_CFG = HERE / "cfg" / "face106-det.cfg"
 FACE_WEIGHTS = HERE.parent / "models" / "yolo" / "face106-det.weights"
 
-# On the validation scenes (doc/detector.md): precision 0.95 and recall 0.91. Faces of portraits score 0.78 at least, what
-# is taken for a face without being one mostly less than 0.55.
+# On the validation scenes (doc/detector.md): precision 0.95 and recall 0.91. Faces of portraits score 0.78 at least,
+# and what is taken for a face without being one mostly less than 0.55.
 FACE_CONF = 0.55
 # From 0.3 to 0.5 the average precision is the same to 0.003; cheeks that touch need room, second boxes none.
 FACE_NMS = 0.45
