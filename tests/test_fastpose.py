@@ -63,12 +63,36 @@ def test_duc_moves_channels_to_space():
 
 
 @pytest.mark.parametrize(
-    "numbers", [SMALL, {"depth": 34, "width": 0.5, "duc": (128, 64)}, {"depth": 50, "width": 0.25, "duc": (64, 64)}]
+    "numbers",
+    [
+        SMALL,
+        {"depth": 34, "width": 0.5, "duc": (128, 64)},
+        {"depth": 50, "width": 0.25, "duc": (64, 64)},
+        {**SMALL, "lateral": True},
+        {"depth": 50, "width": 0.25, "duc": (32, 64), "lateral": True},
+    ],
 )
 def test_config_is_read_back_from_the_weights(numbers):
     model = createModel(7, **numbers).eval()
     assert config_of(model.state_dict()) == {"nClasses": 7, **numbers}
     assert model(torch.zeros(1, 3, 64, 96)).shape == (1, 7, 16, 24)
+
+
+def test_lateral_connections_start_without_effect_and_then_carry_detail():
+    torch.manual_seed(0)
+    plain, lateral = createModel(7, **SMALL).eval(), createModel(7, **SMALL, lateral=True).eval()
+    missing = lateral.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing and all(name.startswith("lateral.") for name in missing)
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(plain(x), lateral(x))
+    lateral(x).sum().backward()
+    assert all(connection.weight.grad.abs().max() > 0 for connection in lateral.lateral)
+
+
+def test_lateral_connections_are_the_se_resnets():
+    with pytest.raises(ValueError, match="not for timm:resnet18"):
+        createModel(7, backbone="timm:resnet18", lateral=True)
 
 
 def test_unknown_depth_names_the_choices():

@@ -192,6 +192,18 @@ def test_weights_of_another_network_are_named(train, capsys):
     assert "depth 18, here 34" in capsys.readouterr().err
 
 
+def test_a_trained_trunk_goes_under_another_head(train, capsys):
+    assert train("--expID", "wide", "--nEpochs", 1) == 0
+    wide = train.exp / "wide" / "model_1.pkl"
+    assert train("--expID", "slim", "--nEpochs", 1, "--loadModel", wide, "--duc", 64, 32, "--lateral", "--LR", 0) == 0
+    told = capsys.readouterr().out
+    assert "duc (64, 64), here (64, 32); lateral None, here True; these layers start anew: conv_out, duc2.bn" in told
+    slim = torch.load(train.exp / "slim" / "model_1.pkl", weights_only=True)
+    kept = torch.load(wide, weights_only=True)
+    assert all(torch.equal(slim[key], kept[key]) for key in ("preact.conv1.weight", "duc1.conv.weight"))
+    assert slim["conv_out.weight"].shape[1] == 8 and "lateral.0.weight" in slim
+
+
 def test_a_run_is_not_continued_with_other_options(train, capsys):
     assert train("--expID", "a", "--nEpochs", 1) == 0
     assert train("--expID", "a", "--nEpochs", 2, "--Continue", "--optMethod", "rmsprop") == 2

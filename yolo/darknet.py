@@ -159,17 +159,23 @@ class Shortcut(nn.Module):
         self.activation = ACTIVATIONS[block.get("activation", "linear")]()
 
 
-def decode_boxes(offsets, corner, anchors, stride, reach=1.0):
-    """YOLOv3's boxes (section 2.1).
+def decode_cells(cells, corner, anchors, stride, reach=1.0):
+    """YOLOv3's boxes and probabilities (section 2.1).
 
-    offsets (..., 4) fp32 tx, ty, tw, th; corner (..., 2) the cell's column and row; anchors (..., 2) w, h in input
-    pixels -> (..., 4) centre x, centre y, w, h in input pixels. `reach` (the cfg's scale_x_y) widens the cell around
-    its middle: with 1 a centre on the border of two cells, as that of a centred portrait, is out of any sigmoid's
-    reach (Bochkovskiy et al. 2020, "YOLOv4", section 3.4, "eliminate grid sensitivity").
+    cells (..., 4 or more) fp32 tx, ty, tw, th and further logits; corner (..., 2) the cell's column and row; anchors
+    (..., 2) w, h in input pixels -> the same shape: centre x, centre y, w, h in input pixels, probabilities. `reach`
+    (the cfg's scale_x_y) widens the cell around its middle: with 1 a centre on the border of two cells, as that of a
+    centred portrait, is out of any sigmoid's reach (Bochkovskiy et al. 2020, "YOLOv4", section 3.4, "eliminate grid
+    sensitivity").
     """
-    centre, size = offsets[..., :2].contiguous(), offsets[..., 2:].contiguous()  # vectors: ten times as quick on CPUs
-    centre = centre.sigmoid() * reach - (reach - 1) / 2
-    return torch.cat(((centre + corner) * stride, size.exp() * anchors), -1)
+    # One formula for all columns, of numbers of the cells' whole shape: taking the cells apart and together again, or
+    # short rows that repeat, take runtimes as long as two convolutions.
+    further = cells.shape[-1] - 4
+    is_size = torch.tensor([False, False, True, True] + further * [False], device=cells.device)
+    middle = F.pad((corner - (reach - 1) / 2) * stride, (0, 2 + further))
+    scale = F.pad(F.pad(anchors, (2, 0), value=reach * stride), (0, further), value=1.0)
+    is_size, scale, middle = (x.expand(cells.shape) for x in (is_size, scale, middle))
+    return torch.where(is_size, cells.exp(), cells.sigmoid()) * scale + middle
 
 
 class Yolo(nn.Module):
@@ -191,9 +197,9 @@ class Yolo(nn.Module):
         return raw.permute(0, 2, 3, 1).reshape(batch, height, width, len(self.anchors), 5 + self.classes)
 
     def boxes_at(self, cells, x, y, anchor):
-        """Chosen cells (K, 5 + C) fp32, their columns, rows, anchor numbers (K,) -> (K, 4) boxes, as decode_boxes."""
+        """Chosen cells (K, 5 + C) fp32, their columns, rows, anchor numbers (K,) -> (K, 4) boxes, as decode_cells."""
         anchors = self.anchors.to(cells.device)[anchor]
-        return decode_boxes(cells[:, :4], torch.stack((x, y), 1), anchors, self.stride, self.reach)
+        return decode_cells(cells[:, :4], torch.stack((x, y), 1), anchors, self.stride, self.reach)
 
     def decode(self, raw):
         """Raw map (B, A * (5 + C), H, W) -> (B, H * W * A, 5 + C) fp32, as Darknet.forward gives them."""
@@ -201,8 +207,7 @@ class Yolo(nn.Module):
         _, height, width, _, _ = cells.shape
         y, x = torch.meshgrid(*(torch.arange(n, device=raw.device) for n in (height, width)), indexing="ij")
         corner = torch.stack((x, y), -1)[:, :, None]  # (H, W, 1, 2)
-        boxes = decode_boxes(cells[..., :4], corner, self.anchors.to(raw.device), self.stride, self.reach)
-        return torch.cat((boxes, cells[..., 4:].sigmoid()), -1).flatten(1, 3)
+        return decode_cells(cells, corner, self.anchors.to(raw.device), self.stride, self.reach).flatten(1, 3)
 
 
 class Darknet(nn.Module):

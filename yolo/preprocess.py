@@ -59,4 +59,4 @@ def unletterbox_boxes(boxes, transform):
 def to_input(squares, device="cpu", dtype=torch.float32):
     """Squares (B, S, S, 3) RGB uint8, list, array or tensor -> (B, 3, S, S) in [0, 1], channels_last, on the device."""
     batch = squares if isinstance(squares, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(squares))
-    return batch.to(device).permute(0, 3, 1, 2).to(dtype).div_(255)
+    return batch.to(device).to(dtype).div_(255).permute(0, 3, 1, 2)  # in this order OpenVINO moves nothing

@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--backbone", help="timm:NAME, a trunk of the timm library instead of the SE-ResNet (then no --depth, --width)")
     add("--pretrained", help="file of timm's own weights for that trunk")
     add("--duc", type=int, nargs=2, default=(1024, 512), help="channels of the two DUC convolutions")
+    add("--lateral", action="store_true", help="add the trunk's stages to the head's maps (SE-ResNet)")
     add("--inputResH", type=int, default=256, help="height of the crops")
     add("--inputResW", type=int, default=256, help="width of the crops")
     add("--outputResH", type=int, default=64, help="height of the heatmaps: inputResH / 4")

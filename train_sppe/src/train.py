@@ -62,7 +62,7 @@ def train(opt: argparse.Namespace) -> None:
     rank, world, device = start_processes(opt.device)
     train_set, val_set, sizes = datasets(opt)
     torch.manual_seed(opt.seed)
-    trunk = {name: getattr(opt, name) for name in ("depth", "width", "backbone", "pretrained")}
+    trunk = {name: getattr(opt, name) for name in ("depth", "width", "backbone", "pretrained", "lateral")}
     model = createModel(opt.nClasses, duc=tuple(opt.duc), **trunk)
     if opt.loadModel:
         load_weights(model, Path(opt.loadModel))
@@ -175,18 +175,24 @@ def source_roots(opt: argparse.Namespace) -> list[tuple[str, Path]]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Start from a weights file of the same network.
+    """Start from a weights file of the same trunk. Where its head has other channels, or no lateral connections, the
+    head's layers that do not fit stay as they are, and that is told.
 
     Raises:
-        FileNotFoundError, ValueError: it cannot be read, or is of another network or number of points.
+        FileNotFoundError, ValueError: it cannot be read, or is of another trunk or number of points.
     """
     state_dict, _ = load_checkpoint(path)
     theirs, ours = config_of(state_dict), model.config
     names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
     different = [f"{name} {theirs.get(name)}, here {ours.get(name)}" for name in names]
-    if different:
+    if not {"duc", "lateral"}.issuperset(names):
         raise ValueError(f"--loadModel {path} is another network: {'; '.join(different)}")
-    model.load_state_dict(state_dict)
+    own = model.state_dict()
+    fitting = {name: value for name, value in state_dict.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    if different:
+        anew = sorted({name.rpartition(".")[0] for name in own.keys() - fitting.keys()})
+        print(f"--loadModel {path}: {'; '.join(different)}; these layers start anew: {', '.join(anew) or 'none'}")
 
 
 def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
@@ -206,7 +212,7 @@ def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
 
 # Options that a training cannot change on its way and still go on.
 FIXED = (
-    *("nClasses", "depth", "width", "backbone", "duc", "optMethod", "precision", "ema"),
+    *("nClasses", "depth", "width", "backbone", "lateral", "duc", "optMethod", "precision", "ema"),
     *("seed", "trainBatch", "dataset", "crit"),
 )
 
@@ -253,7 +259,7 @@ class TrainingState:
             raise ValueError(
                 f"--Continue: {path} cannot be read ({sentence(error)}); start again from a model"
             ) from error
-        theirs = {"backbone": None, **content.get("fixed", self.fixed)}  # trainings of version 0.1.0 knew no other
+        theirs = {"backbone": None, "lateral": False, **content.get("fixed", self.fixed)}  # trainings of version 0.1.0 knew no other
         different = [f"--{name} {theirs[name]}" for name in FIXED if theirs[name] != self.fixed[name]]
         if different:
             raise ValueError(f"--Continue: this training was started with {' '.join(different)}; say the same")

@@ -29,6 +29,8 @@ class FastPose(nn.Module):
         duc: channels of the two DUC convolutions.
         backbone: "timm:NAME" instead of the SE-ResNet; depth and width then have no meaning.
         pretrained: a file of timm's weights for that trunk.
+        lateral: add the trunk's first three stages to the maps of their size in the head, as a feature pyramid does
+            (Lin et al., "Feature Pyramid Networks", CVPR 2017, figure 3). SE-ResNet only.
     Raises:
         ValueError, FileNotFoundError: unknown depth; see `TimmTrunk`.
     """
@@ -41,22 +43,43 @@ class FastPose(nn.Module):
         duc: tuple[int, int] = (1024, 512),
         backbone: str | None = None,
         pretrained: str | Path | None = None,
+        lateral: bool = False,
     ):
         super().__init__()
         if pretrained and not backbone:
             raise ValueError(f"pretrained {pretrained}: these are a timm trunk's weights; name it with backbone")
         trunk = {"backbone": backbone} if backbone else {"depth": depth, "width": width}
+        if lateral and backbone:
+            raise ValueError(f"lateral connections are made for the SE-ResNet, not for {backbone}")
         self.config: dict[str, Any] = {"nClasses": nClasses, **trunk, "duc": tuple(duc)}
         self.preact = TimmTrunk(backbone, pretrained) if backbone else SEResnet(depth, width)
         self.suffle1 = nn.PixelShuffle(2)
         self.duc1 = DUC(self.preact.out_channels // 4, duc[0])
         self.duc2 = DUC(duc[0] // 4, duc[1])
         self.conv_out = nn.Conv2d(duc[1] // 4, nClasses, 3, padding=1)
+        if lateral:
+            self.config["lateral"] = True
+            into = (duc[1] // 4, duc[0] // 4, self.preact.out_channels // 4)
+            self.lateral = nn.ModuleList(map(_lateral, self.preact.channels, into))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "lateral" in self.config:
+            fine, middle, coarse, x = self.preact.stages(x)
+            x = self.suffle1(x) + self.lateral[2](coarse)
+            x = self.duc1(x) + self.lateral[1](middle)
+            x = self.duc2(x) + self.lateral[0](fine)
+            return self.conv_out(x)
         x = self.suffle1(self.preact(x))  # (B, C/4, H/16, W/16)
         x = self.duc2(self.duc1(x))  # (B, duc[1]/4, H/4, W/4)
         return self.conv_out(x)
+
+
+def _lateral(channels: int, planes: int) -> nn.Conv2d:
+    """A 1x1 convolution that starts at zero: added to a trained network it changes nothing until it is trained."""
+    conv = nn.Conv2d(channels, planes, 1)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
 
 
 def createModel(nClasses: int = 106, **numbers) -> FastPose:
@@ -75,6 +98,8 @@ def config_of(state_dict: dict[str, torch.Tensor]) -> dict:
             "nClasses": state_dict["conv_out.weight"].shape[0],
             "duc": (state_dict["duc1.conv.weight"].shape[0], state_dict["duc2.conv.weight"].shape[0]),
         }
+        if "lateral.0.weight" in state_dict:
+            head["lateral"] = True
         if backbone := backbone_of(state_dict):
             return {**head, "backbone": backbone}
         blocks = tuple(

@@ -8,10 +8,10 @@ BRIGHTNESS = 0.25  # added, of the range [0, 1]
 CONTRAST = 0.4  # factor 2 ** +-0.4
 COLOUR = 0.12  # factor per channel 1 +- 0.12
 GREY_RATE = 0.1
-BLUR_RATE = 0.25
-NOISE_RATE = 0.25
+BLUR_RATE = 0.1
+NOISE_RATE = 0.1
 NOISE_DEVIATION = 0.06
-OCCLUSION_RATE = 0.35
+OCCLUSION_RATE = 0.15
 OCCLUSION_SIDE = (0.1, 0.45)  # of the crop's side
 
 

@@ -34,7 +34,7 @@ class DPG:
     """
 
     edges: tuple[tuple[float, float], ...]
-    rate: float = 0.8
+    rate: float = 0.5
     partial: float = 0.1
 
     def __call__(self, box: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:

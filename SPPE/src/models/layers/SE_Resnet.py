@@ -67,7 +67,7 @@ def _add_se_and_shortcut(block: nn.Module, in_channels: int, out_channels: int, 
 
 
 class SEResnet(nn.Module):
-    """(B, 3, H, W) -> (B, out_channels, H / 32, W / 32).
+    """(B, 3, H, W) -> (B, out_channels, H / 32, W / 32), or the outputs of all stages (`stages`).
 
     A stage's first block carries SE when it has a projection shortcut (as in AlphaPose). In the shallow networks the
     first stage keeps its size and so has neither.
@@ -96,9 +96,16 @@ class SEResnet(nn.Module):
             in_channels = planes * block.expansion
             rest = (block(in_channels, planes) for _ in range(blocks - 1))
             setattr(self, f"layer{stage + 1}", nn.Sequential(first, *rest))
+        self.channels = tuple(channels * 2**stage * block.expansion for stage in range(4))
         self.out_channels = in_channels
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def stages(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 3, H, W) -> four maps (B, channels[i], H / 2^(i+2), W / 2^(i+2))."""
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (B, C, H/2, W/2)
-        x = self.maxpool(x)  # (B, C, H/4, W/4)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        maps = [self.layer1(self.maxpool(x))]
+        for layer in (self.layer2, self.layer3, self.layer4):
+            maps.append(layer(maps[-1]))
+        return maps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stages(x)[-1]

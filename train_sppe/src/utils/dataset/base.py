@@ -241,6 +241,9 @@ def _listed_rows(listing: Path, names: list[str]) -> np.ndarray:
 class Augmentation:
     """Ranges of the random affine of a crop; all zero: none.
 
+    Draws are cubes of uniform ones: half of the crops change by less than an eighth of the range, and some by all of
+    it. Evenly drawn, the rare poses cost the usual ones: 3.55 instead of 3.35 % NME (doc/accuracy.md).
+
     scale: log2 range; 0.25 is a factor of 0.84 .. 1.19. rotate: degrees. shift: fraction of the crop's side.
     flip: probability.
     """
@@ -252,13 +255,14 @@ class Augmentation:
 
     def affine(self, rng: np.random.Generator, out_h: int, out_w: int) -> tuple[np.ndarray, bool]:
         """A random affine (2, 3) crop -> crop about the crop's middle, and whether it mirrors."""
-        angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
-        zoom = 2.0 ** rng.uniform(-self.scale, self.scale)
+        turn, zoom, *shift = rng.uniform(-1, 1, 4) ** 3
+        angle = np.deg2rad(self.rotate * turn)
+        zoom = 2.0 ** (self.scale * zoom)
         mirror = bool(rng.random() < self.flip)
         cos, sin = zoom * np.cos(angle), zoom * np.sin(angle)
         linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if mirror else 1.0, 1.0])
         middle = np.array([(out_w - 1) / 2, (out_h - 1) / 2])
-        offset = middle + rng.uniform(-self.shift, self.shift, 2) * (out_w, out_h) - linear @ middle
+        offset = middle + self.shift * np.array(shift) * (out_w, out_h) - linear @ middle
         return np.column_stack([linear, offset]), mirror
 
 
