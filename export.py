@@ -25,7 +25,6 @@ from predictor import DEFAULT_DETECTOR, DEFAULT_SPPE, ROOT, find_weights
 from runtime import OnnxRuntime, Run, int8_file, need, origin, to_onnx
 from SPPE.src.main_fast_inference import HEATMAP_STRIDE, WEIGHTS_FOLDER, Estimator, Landmarker
 from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER, decode_heatmaps
-from SPPE.src.utils.img import crop_boxes
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from SPPE.src.utils.pose import heatmap_to_crop
 from yolo.detector import Detector, Finder
@@ -97,12 +96,12 @@ def export(opt: argparse.Namespace) -> None:
         weights = find_weights(opt.sppe, WEIGHTS_FOLDER, ".pth")
         estimator = Estimator(weights, device="cpu", precision="fp32", flip=opt.flip, decode=opt.decode)
         boxes = detector(pictures)
-        crops = [crop_boxes(p, b[:, :4], *estimator.input_size)[0] for p, b in zip(pictures, boxes)]
+        crops = [estimator.crop(p, b[:, :4])[0] for p, b in zip(pictures, boxes)]
         crops = np.concatenate(crops)[:MOST]
         if not len(crops):
             raise ValueError(f"no face was found in {opt.images}: the landmark network cannot be checked there")
         decode = opt.decode if opt.with_decode or opt.int8 else None
-        graph = Landmarker(estimator.net, decode, estimator.input_size)
+        graph = Landmarker(estimator.net, decode, estimator.input_size, estimator.growth)
         write(graph, crops, weights, functools.partial(points_of, decode=opt.decode), opt)
 
 

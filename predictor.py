@@ -27,7 +27,6 @@ from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.confidence import check_table, face_score
 from SPPE.src.utils.confidence import confidence as calibrated
 from SPPE.src.utils.device import PRECISIONS
-from SPPE.src.utils.img import crop_boxes
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from yolo.detector import Detector
 
@@ -213,11 +212,10 @@ class FacePredictor:
         asked = [job for job in alive if job.given is None]
         with self.timed("detector"):
             found = self.detector.forward(np.stack([job.letterbox for job in asked])) if asked else []
-        height, width = self.estimator.input_size
         with self.timed("crops"):
             for job, boxes in zip(asked, found):
                 job.boxes, job.letterbox = self.detector.to_image(boxes, job.transform), None
-            cut = [crop_boxes(job.image, job.boxes[:, :4], height, width) for job in alive]
+            cut = [self.estimator.crop(job.image, job.boxes[:, :4]) for job in alive]
             crops, affines = (np.concatenate(kind) for kind in zip(*cut))
         for job in alive:
             job.image = job.image if keep_images else None

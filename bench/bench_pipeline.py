@@ -21,7 +21,6 @@ from dataloader import Job, batches, folder_jobs
 from pPose_nms import pose_nms
 from predictor import FacePredictor
 from SPPE.src.utils.eval import DECODERS, decode_heatmaps
-from SPPE.src.utils.img import crop_boxes
 from SPPE.src.utils.imread import load_image
 
 FACES = 80  # of the decode and NMS figures
@@ -57,13 +56,12 @@ def jobs(folder: Path, repeat: int) -> list[Job]:
 def prepare(predictor: FacePredictor, folder: Path, repeat: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """(letterboxes, crops) of each batch, as the pipeline makes them."""
     inputs = []
-    size = predictor.estimator.input_size
     for batch in batches(jobs(folder, repeat), predictor.detbatch):
         images = [load_image(job.path) for job in batch]
         squares, transforms = zip(*(predictor.detector.preprocess(image) for image in images))
         found = predictor.detector.forward(np.stack(squares))
         boxes = [predictor.detector.to_image(f, t) for f, t in zip(found, transforms)]
-        crops = [crop_boxes(image, b[:, :4], *size)[0] for image, b in zip(images, boxes)]
+        crops = [predictor.estimator.crop(image, b[:, :4])[0] for image, b in zip(images, boxes)]
         inputs.append((np.stack(squares), np.concatenate(crops)))
     return inputs
 

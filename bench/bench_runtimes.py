@@ -30,7 +30,6 @@ from dataloader import Job
 from predictor import FacePredictor
 from runtime import RUNTIMES
 from SPPE.src.utils.eval import points_in_image
-from SPPE.src.utils.img import crop_boxes
 from SPPE.src.utils.imread import load_image
 from yolo.preprocess import letterbox
 
@@ -70,14 +69,14 @@ def stages_of(predictor: FacePredictor, picture: np.ndarray) -> dict[str, Callab
     boxes = detector.forward(square)[0][:1, :4].numpy()
     if not len(boxes):
         raise SystemExit("bench_runtimes.py: no face in --image; name a portrait")
-    crops, affines = crop_boxes(picture, boxes, *estimator.input_size)
+    crops, affines = estimator.crop(picture, boxes)
     points = torch.from_numpy(np.array(estimator.run(crops)[0]))
     return {
         "detector": lambda: detector.forward(square),
         "network": lambda: estimator.run(crops),
-        "crop": lambda: crop_boxes(picture, boxes, *estimator.input_size),
+        "crop": lambda: estimator.crop(picture, boxes),
         "back": lambda: points_in_image(points, affines, 1),
-        "a face": lambda: estimator(*crop_boxes(picture, boxes, *estimator.input_size)),
+        "a face": lambda: estimator(*estimator.crop(picture, boxes)),
         "pipeline": lambda: next(predictor.run([Job("image", image=picture)], threaded=False)),
     }
 

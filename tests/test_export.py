@@ -113,7 +113,7 @@ def test_int8_runs_and_is_tied_to_its_weights(few, tmp_path, portrait):
         4 * p.numel() for p in load_model(LITE)[0].parameters()
     )
     box = FacePredictor(device="cpu", precision="fp32")(portrait)[0].box
-    crops, affines = export.crop_boxes(portrait, box[None], 128, 128)
+    crops, affines = Estimator(lite, device="cpu").crop(portrait, box[None])
     exact = Estimator(lite, device="cpu", precision="fp32")(crops, affines)[0]
     for name in ("onnx", "openvino"):
         points = Estimator(lite, runtime=load_runtime(name, "int8"))(crops, affines)[0]

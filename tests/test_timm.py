@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,7 +65,7 @@ def test_what_cannot_stand_under_the_head_is_named(tmp_path):
 
 
 def test_train_release_and_demo(train, tmp_path, capsys):  # noqa: F811
-    assert train("--expID", "mobile", "--nEpochs", 1, "--backbone", NAME, "--duc", 64, 32, "--ema", "0.9") == 0
+    assert train("--expID", "mobile", "--nEpochs", 1, "--backbone", NAME, "--duc", 64, 32, "--growth", 0.1) == 0
     folder = train.exp / "mobile"
     model, meta = load_model(folder / "model_1.pkl", nClasses=106)  # a bare state dict
     assert model.config["backbone"] == NAME and meta["input_size"] == (64, 64)
@@ -73,10 +74,10 @@ def test_train_release_and_demo(train, tmp_path, capsys):  # noqa: F811
     assert any(k.startswith("preact.net.") for k in changed) and "conv_out.weight" in changed
 
     assert (
-        train("--expID", "mobile", "--nEpochs", 2, "--backbone", NAME, "--duc", 64, 32, "--ema", "0.9", "--Continue")
+        train("--expID", "mobile", "--nEpochs", 2, "--backbone", NAME, "--duc", 64, 32, "--growth", 0.1, "--Continue")
         == 0
     )
-    assert train("--expID", "mobile", "--nEpochs", 3, "--duc", 64, 32, "--ema", "0.9", "--Continue") == 2
+    assert train("--expID", "mobile", "--nEpochs", 3, "--duc", 64, 32, "--Continue") == 2
     assert f"started with --backbone {NAME}" in capsys.readouterr().err
     assert train("--expID", "other", "--nEpochs", 1, "--loadModel", folder / "model_1.pkl") == 2
     assert f"backbone {NAME}, here None" in capsys.readouterr().err
@@ -85,7 +86,11 @@ def test_train_release_and_demo(train, tmp_path, capsys):  # noqa: F811
     command = [sys.executable, str(tool), "--model", str(folder / "model_2.pkl"), "--out", str(released)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert Estimator(released, 106, device="cpu").input_size == (64, 64)
+    estimator = Estimator(released, 106, device="cpu")
+    assert estimator.input_size == (64, 64) and estimator.growth == 0.1
+    box = np.array([[20.0, 20, 60, 60]])
+    (crop,), (affine,) = estimator.crop(np.zeros((100, 100, 3), np.uint8), box)
+    assert crop.shape == (64, 64, 3) and affine[0, 0] == pytest.approx(64 / 44)
     picture = ROOT / "examples" / "imgs" / "grace_hopper.jpg"
     assert demo.main(["--image", str(picture), "--sppe", str(released), "--outdir", str(tmp_path / "out")]) == 0
     (record,) = json.loads((tmp_path / "out" / "manifest.json").read_text())

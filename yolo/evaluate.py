@@ -17,7 +17,6 @@ import torch
 
 from SPPE.src.main_fast_inference import Estimator
 from SPPE.src.utils.confidence import face_score
-from SPPE.src.utils.img import crop_boxes
 
 from .bbox import coverage_matrix, iou_matrix
 from .dataset import load_crops, load_scenes, split
@@ -119,7 +118,7 @@ class Judged:
 
     def judge(self, image, found):
         """Detections (K, 5) of an image -> the same with the new scores, by falling score."""
-        _, peaks = self.estimator(*crop_boxes(image, found[:, :4], *self.estimator.input_size))
+        _, peaks = self.estimator(*self.estimator.crop(image, found[:, :4]))
         scores = face_score(found[:, 4], peaks)
         order = np.argsort(-scores)
         return np.concatenate([found[order, :4], scores[order, None]], axis=1).astype(np.float32)

@@ -1,7 +1,7 @@
 """Weights in, crops to points: loading FastPose and running it over batches of faces, with a flip test on request.
 
 estimator = Estimator("models/sppe/face106-lite.pth")
-points, scores = estimator(*crop_boxes(image, boxes, *estimator.input_size))
+points, scores = estimator(*estimator.crop(image, boxes))
 """
 
 import json
@@ -15,7 +15,7 @@ from torch import nn
 from .models.FastPose import HEATMAP_STRIDE, INPUT_MULTIPLE, FastPose, config_of
 from .utils.device import autocast, choose_device, choose_precision
 from .utils.eval import DECODERS, DEFAULT_DECODER, decode_heatmaps, points_in_image
-from .utils.img import normalise
+from .utils.img import BOX_GROWTH, crop_boxes, normalise
 from .utils.pose import heatmap_to_crop, mirror_heatmaps
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parents[2] / "models" / "sppe"
@@ -60,7 +60,11 @@ def _meta_of_training(path: Path) -> dict:
     if not options.is_file():
         return {}
     opt = json.loads(options.read_text(encoding="utf-8"))
-    return {"input_size": (opt["inputResH"], opt["inputResW"]), "decode": opt.get("decode") or DEFAULT_DECODER}
+    return {
+        "input_size": (opt["inputResH"], opt["inputResW"]),
+        "decode": opt.get("decode") or DEFAULT_DECODER,
+        "growth": opt.get("growth", BOX_GROWTH),
+    }
 
 
 def load_model(path: str | Path, nClasses: int | None = None) -> tuple[FastPose, dict]:
@@ -124,12 +128,13 @@ class Landmarker(nn.Module):
 
     inputs, free_axes = "crops", {0: "batch"}
 
-    def __init__(self, net: nn.Module, decode: str | None, input_size: tuple[int, int]):
+    def __init__(self, net: nn.Module, decode: str | None, input_size: tuple[int, int], growth: float = BOX_GROWTH):
         super().__init__()
         self.net, self.decode = net, decode
         self.outputs = ("points", "scores") if decode else ("heatmaps",)
         flip = isinstance(net, InferenNet)
-        self.settings = {"decode": str(decode), "flip": str(flip), "input_size": "{}x{}".format(*input_size)}
+        crops = {"input_size": "{}x{}".format(*input_size), "growth": str(growth)}
+        self.settings = {"decode": str(decode), "flip": str(flip), **crops}
 
     def forward(self, crops: torch.Tensor):
         """Crops (B, H, W, 3) uint8 RGB -> points (B, K, 2) crop pixels, scores (B, K); or heatmaps (B, K, H/4, W/4)."""
@@ -171,6 +176,7 @@ class Estimator:
         self.nClasses, self.meta = self.net.pyranet.config["nClasses"], self.net.meta
         self.decode = decode or self.meta.get("decode", DEFAULT_DECODER)
         self.input_size = tuple(input_size or self.meta.get("input_size", DEFAULT_INPUT_SIZE))
+        self.growth = float(self.meta.get("growth", BOX_GROWTH))
         if any(side <= 0 or side % INPUT_MULTIPLE for side in self.input_size):
             raise ValueError(f"crops of {self.input_size} (height, width): sides must be multiples of {INPUT_MULTIPLE}")
         self.device = torch.device("cpu") if runtime else choose_device(device)
@@ -178,8 +184,12 @@ class Estimator:
         self.net.to(self.device, memory_format=torch.channels_last).eval()
         self.run = self._decoded
         if runtime:
-            graph = Landmarker(self.net, self.decode, self.input_size)
+            graph = Landmarker(self.net, self.decode, self.input_size, self.growth)
             self.run = runtime(graph, np.zeros((1, *self.input_size, 3), np.uint8), weights)
+
+    def crop(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Crops of boxes (N, 4) as this network was trained on them, and their affines; see `crop_boxes`."""
+        return crop_boxes(image, boxes, *self.input_size, self.growth)
 
     @torch.inference_mode()
     def heatmaps(self, crops: np.ndarray) -> torch.Tensor:

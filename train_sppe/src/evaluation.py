@@ -529,7 +529,7 @@ def predict(
     estimator: Estimator, data: Annotations, opt: argparse.Namespace, dpg=None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points (N, 106, 2), image pixels, and scores (N, 106) of every face in its annotated box, or moved by `dpg`."""
-    faces = FaceDataset(data, estimator.input_size, dpg=dpg, seed=getattr(opt, "seed", 0))
+    faces = FaceDataset(data, estimator.input_size, dpg=dpg, seed=getattr(opt, "seed", 0), growth=estimator.growth)
     loader = make_loader(faces, opt.batch, opt.nThreads)
     results = [
         estimator(batch["crop"].numpy(), batch["affine"].numpy())

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
+from SPPE.src.utils.img import BOX_GROWTH
 
 OPTIMISERS = ("adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "cosine", "step")
@@ -77,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--crit", type=str.lower, default="mse", help=f"one of {', '.join(LOSSES)}")
 
     add = parser.add_argument_group("data").add_argument
+    add("--growth", type=float, default=BOX_GROWTH, help="part of its sides by which a box grows before it is cropped")
     add("--hmGauss", type=float, default=1.5, help="sigma of the targets in heatmap pixels")
     add("--scale", type=float, default=0.25, help="random scale, log2 range")
     add("--rotate", type=float, default=30.0, help="random rotation, degrees")

@@ -315,7 +315,6 @@ def _draw_curves(opt: argparse.Namespace) -> None:
 
 def _draw_heatmaps(opt: argparse.Namespace) -> None:
     from predictor import FacePredictor
-    from SPPE.src.utils.img import crop_boxes
     from SPPE.src.utils.imread import UnreadableImage, load_image
     from utils.sheet import contact_sheet, write_picture
 
@@ -328,7 +327,7 @@ def _draw_heatmaps(opt: argparse.Namespace) -> None:
     faces = predictor(image)
     if not faces:
         raise ValueError(f"no face in {opt.picture}")
-    crops, _ = crop_boxes(image, faces[0].box[None], *predictor.estimator.input_size)
+    crops, _ = predictor.estimator.crop(image, faces[0].box[None])
     heatmaps = predictor.estimator.heatmaps(crops)[0].cpu().numpy()
     captions = [f"{name}, peak {heatmaps[own].max(axis=(1, 2)).mean():.2f}" for name, own in tiles.items()]
     write_picture(opt.out, contact_sheet(heat_tiles(crops[0], heatmaps, tiles), captions, opt.columns))

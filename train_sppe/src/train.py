@@ -155,8 +155,8 @@ def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset, list[in
     size = (opt.inputResH, opt.inputResW)
     augmentation = Augmentation(opt.scale, opt.rotate, opt.shift)
     dpg = build_dpg(opt.dpg) if opt.addDPG else None
-    train_set = FaceDataset(join(sources), size, augmentation, dpg, opt.seed, opt.cache)
-    return train_set, FaceDataset(val, size, cache=opt.cache), [len(data) for data in sources]
+    train_set = FaceDataset(join(sources), size, augmentation, dpg, opt.seed, opt.cache, opt.growth)
+    return train_set, FaceDataset(val, size, cache=opt.cache, growth=opt.growth), [len(data) for data in sources]
 
 
 def samples(name: str, root: Path, split: str) -> Annotations:
@@ -259,7 +259,7 @@ class TrainingState:
             raise ValueError(
                 f"--Continue: {path} cannot be read ({sentence(error)}); start again from a model"
             ) from error
-        theirs = {"backbone": None, "lateral": False, **content.get("fixed", self.fixed)}  # trainings of version 0.1.0 knew no other
+        theirs = {"backbone": None, "lateral": False, **content.get("fixed", self.fixed)}  # 0.1.0 had no other
         different = [f"--{name} {theirs[name]}" for name in FIXED if theirs[name] != self.fixed[name]]
         if different:
             raise ValueError(f"--Continue: this training was started with {' '.join(different)}; say the same")

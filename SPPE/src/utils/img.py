@@ -83,17 +83,20 @@ def warp_box(image: np.ndarray, box: np.ndarray, affine: np.ndarray, out_h: int,
     )
 
 
-def crop_boxes(image: np.ndarray, boxes: np.ndarray, out_h: int, out_w: int) -> tuple[np.ndarray, np.ndarray]:
-    """Crop every detected box, grown as AlphaPose grows it.
+def crop_boxes(
+    image: np.ndarray, boxes: np.ndarray, out_h: int, out_w: int, growth: float = BOX_GROWTH
+) -> tuple[np.ndarray, np.ndarray]:
+    """Crop every detected box, grown.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) x1 y1 x2 y2, image frame.
+        growth: by which part of their sides; what a network was trained with (`Estimator.crop` knows).
     Returns:
         crops (N, out_h, out_w, 3) uint8 RGB; affines (N, 2, 3) image -> crop.
     """
     height, width = image.shape[:2]
-    grown = grow_boxes(boxes, width, height)
+    grown = grow_boxes(boxes, width, height, growth)
     affines = crop_affines(grown, out_h, out_w)
     crops = np.empty((len(grown), out_h, out_w, 3), np.uint8)
     for i, (box, affine) in enumerate(zip(grown, affines)):

@@ -189,7 +189,7 @@ def figures(data: Annotations, opinion: Opinion, row: int) -> dict:
 
 def ask(estimator: Estimator, data: Annotations, opt: argparse.Namespace) -> Opinion:
     """Predict each face and its mirror image; where both agree their mean is what the network says."""
-    loader = make_loader(FaceDataset(data, estimator.input_size), opt.batch, opt.nThreads)
+    loader = make_loader(FaceDataset(data, estimator.input_size, growth=estimator.growth), opt.batch, opt.nThreads)
     both = ([], [])
     for batch in tqdm(loader, "faces", disable=None, leave=False):
         crops, affines = batch["crop"].numpy(), batch["affine"].numpy()

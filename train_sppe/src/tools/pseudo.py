@@ -30,7 +30,7 @@ from yolo.detector import Detector
 
 # Views of a face: the second half are mirror images.
 VIEWS = 12
-VIEW = Augmentation(scale=0.15, rotate=12.0, shift=0.04, flip=0.0)
+VIEW = Augmentation(scale=0.23, rotate=18.0, shift=0.06, flip=0.0)
 
 # A detection as weak as this is rather no face.
 CONF = 0.7
@@ -92,7 +92,7 @@ def label(image: np.ndarray, box: np.ndarray, estimator: Estimator) -> tuple[np.
     """Mean (106, 2), image pixels, and root mean square deviation (106,) of the points over the views of one face."""
     height, width = image.shape[:2]
     size, rng = estimator.input_size, np.random.default_rng(0)
-    grown = grow_boxes(box[None], width, height)[0]
+    grown = grow_boxes(box[None], width, height, estimator.growth)[0]
     plain = crop_affines(grown[None], *size)[0]
     mirror = np.array([[-1.0, 0, size[1] - 1], [0, 1, 0]])
     affines = [compose(VIEW.affine(rng, *size)[0], plain) for _ in range(VIEWS)]

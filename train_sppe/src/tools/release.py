@@ -17,6 +17,7 @@ import numpy as np
 from calibrate import read_table
 
 from SPPE.src.main_fast_inference import load_model
+from SPPE.src.utils.img import BOX_GROWTH
 from train import source_roots
 from utils.dataset import build_dataset
 from utils.files import save_whole
@@ -56,6 +57,7 @@ def release(
         "input_size": (opt["inputResH"], opt["inputResW"]),
         "sigma": opt["hmGauss"],
         "decode": opt["decode"],
+        "growth": opt.get("growth", BOX_GROWTH),
         "taught": taught_points(opt),
         "note": note,
     }

@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS
-from SPPE.src.utils.img import apply_affines, crop_affines, grow_boxes, warp_box
+from SPPE.src.utils.img import BOX_GROWTH, apply_affines, crop_affines, grow_boxes, warp_box
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from yolo.bbox import face_box
 
@@ -298,6 +298,7 @@ class FaceDataset(Dataset):
         dpg: perturbs the boxes (stage 2), or None.
         seed: of the random numbers.
         cache: keep decoded pictures in memory (a small data set on a slow disk or few cores).
+        growth: of the boxes, see `grow_boxes`.
     """
 
     def __init__(
@@ -308,9 +309,10 @@ class FaceDataset(Dataset):
         dpg: DPG | None = None,
         seed: int = 0,
         cache: bool = False,
+        growth: float = BOX_GROWTH,
     ):
         self.data, self.input_size, self.augmentation, self.dpg = data, input_size, augmentation, dpg
-        self.seed, self.epoch = seed, 0
+        self.seed, self.epoch, self.growth = seed, 0, growth
         self.pictures = {path: _load(path) for path in dict.fromkeys(data.images)} if cache else {}
 
     def __len__(self) -> int:
@@ -327,7 +329,7 @@ class FaceDataset(Dataset):
         if self.dpg is not None:
             box = self.dpg(box, points, rng)
         height, width = image.shape[:2]
-        box = grow_boxes(box[None], width, height)[0]
+        box = grow_boxes(box[None], width, height, self.growth)[0]
         affine, mirrored = crop_affines(box[None], *self.input_size)[0], False
         if self.augmentation is not None:
             change, mirrored = self.augmentation.affine(rng, *self.input_size)
