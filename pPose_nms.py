@@ -89,14 +89,14 @@ def _same_pose(points: np.ndarray, scores: np.ndarray, sizes: np.ndarray) -> np.
     """
     low, high = points.min(axis=1), points.max(axis=1)  # (N, 2)
     touch = ((low[:, None] <= high[None]) & (low[None] <= high[:, None])).all(axis=2)
-    row, column = np.nonzero(touch)
+    same = np.eye(len(points), dtype=bool)
+    row, column = np.nonzero(touch & ~same)
     distance = np.linalg.norm(points[row] - points[column], axis=-1) / sizes[row, None]  # (P, K)
     confidence = np.tanh(scores / DELTA1)
     soft = np.where(distance <= NEAR, confidence[row] * confidence[column], 0)  # RMPE, equation 8
     similarity = (soft + MU * np.exp(-distance / DELTA2)).mean(axis=1)  # equations 9 and 10
     matched = (distance <= MATCH_DISTANCE).mean(axis=1)
-    same = np.eye(len(points), dtype=bool)
-    same[row, column] |= (similarity > GAMMA) | (matched >= MATCHED)
+    same[row, column] = (similarity > GAMMA) | (matched >= MATCHED)
     return same
 
 
