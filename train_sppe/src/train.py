@@ -33,6 +33,7 @@ from SPPE.src.landmarks import NUM_POINTS
 from SPPE.src.main_fast_inference import load_checkpoint
 from SPPE.src.models.FastPose import config_of, createModel
 from SPPE.src.utils.device import choose_device, choose_precision
+from SPPE.src.utils.img import BOX_GROWTH
 from utils.dataset import build_dataset
 from utils.dataset.base import Annotations, Augmentation, FaceDataset, join, make_loader, sentence
 from utils.dataset.mix import MixedSampler
@@ -213,8 +214,11 @@ def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
 # Options that a training cannot change on its way and still go on.
 FIXED = (
     *("nClasses", "depth", "width", "backbone", "lateral", "duc", "optMethod", "precision", "ema"),
-    *("seed", "trainBatch", "dataset", "crit"),
+    *("seed", "trainBatch", "dataset", "crit", "growth"),
 )
+
+# Of these, what trainings of version 0.1.0 did not know, and had.
+NEW = {"backbone": None, "lateral": False, "growth": BOX_GROWTH}
 
 
 class TrainingState:
@@ -259,7 +263,7 @@ class TrainingState:
             raise ValueError(
                 f"--Continue: {path} cannot be read ({sentence(error)}); start again from a model"
             ) from error
-        theirs = {"backbone": None, "lateral": False, **content.get("fixed", self.fixed)}  # 0.1.0 had no other
+        theirs = {**NEW, **content.get("fixed", self.fixed)}
         different = [f"--{name} {theirs[name]}" for name in FIXED if theirs[name] != self.fixed[name]]
         if different:
             raise ValueError(f"--Continue: this training was started with {' '.join(different)}; say the same")
