@@ -320,7 +320,7 @@ def test_command_writes_json_table_and_plots(tmp_path, network, capsys):
 
 
 def test_command_takes_a_detectors_boxes(tmp_path, network):
-    root = make_tiny_dataset(tmp_path / "data", n=4)
+    root = make_tiny_dataset(tmp_path / "data", n=40)
     given = ["--dataRoot", str(root), "--weights", str(network), "--nThreads", "0"]
     kinds = ("true", "dpg", "detector")
     for boxes in kinds:
