@@ -65,7 +65,8 @@ def test_what_cannot_stand_under_the_head_is_named(tmp_path):
 
 
 def test_train_release_and_demo(train, tmp_path, capsys):  # noqa: F811
-    assert train("--expID", "mobile", "--nEpochs", 1, "--backbone", NAME, "--duc", 64, 32, "--growth", 0.1) == 0
+    network = ("--expID", "mobile", "--duc", 64, 32, "--growth", 0.1, "--ema", "0.9")
+    assert train(*network, "--nEpochs", 1, "--backbone", NAME) == 0
     folder = train.exp / "mobile"
     model, meta = load_model(folder / "model_1.pkl", nClasses=106)  # a bare state dict
     assert model.config["backbone"] == NAME and meta["input_size"] == (64, 64)
@@ -73,11 +74,8 @@ def test_train_release_and_demo(train, tmp_path, capsys):  # noqa: F811
     changed = [k for k, v in model.state_dict().items() if k.endswith("weight") and not torch.equal(v, fresh[k])]
     assert any(k.startswith("preact.net.") for k in changed) and "conv_out.weight" in changed
 
-    assert (
-        train("--expID", "mobile", "--nEpochs", 2, "--backbone", NAME, "--duc", 64, 32, "--growth", 0.1, "--Continue")
-        == 0
-    )
-    assert train("--expID", "mobile", "--nEpochs", 3, "--duc", 64, 32, "--Continue") == 2
+    assert train(*network, "--nEpochs", 2, "--backbone", NAME, "--Continue") == 0
+    assert train(*network, "--nEpochs", 3, "--Continue") == 2
     assert f"started with --backbone {NAME}" in capsys.readouterr().err
     assert train("--expID", "other", "--nEpochs", 1, "--loadModel", folder / "model_1.pkl") == 2
     assert f"backbone {NAME}, here None" in capsys.readouterr().err

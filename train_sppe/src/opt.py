@@ -14,7 +14,9 @@ DATASETS = ("dt_fac_106_ldmks", "lapa", "300w")
 
 AT_LEAST = {
     **dict.fromkeys(("nEpochs", "trainBatch", "validBatch"), 1),
-    **dict.fromkeys(("nThreads", "snapshot", "seed", "trainIters", "validIters", "warmup", "clip", "ema", "LR"), 0),
+    **dict.fromkeys(
+        ("nThreads", "snapshot", "seed", "trainIters", "validIters", "warmup", "clip", "ema", "LR", "growth"), 0
+    ),
 }
 
 

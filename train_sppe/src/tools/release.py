@@ -17,7 +17,6 @@ import numpy as np
 from calibrate import read_table
 
 from SPPE.src.main_fast_inference import load_model
-from SPPE.src.utils.img import BOX_GROWTH
 from train import source_roots
 from utils.dataset import build_dataset
 from utils.files import save_whole
@@ -48,16 +47,14 @@ def release(
     Raises:
         FileNotFoundError, ValueError: either cannot be read.
     """
-    network, _ = load_model(model)
+    network, trained = load_model(model)
     options = model.with_name("option.json")
     if not options.is_file():
         raise FileNotFoundError(f"no {options}; train.py writes it beside its models")
     opt = json.loads(options.read_text(encoding="utf-8"))
     meta = {
-        "input_size": (opt["inputResH"], opt["inputResW"]),
+        **trained,
         "sigma": opt["hmGauss"],
-        "decode": opt["decode"],
-        "growth": opt.get("growth", BOX_GROWTH),
         "taught": taught_points(opt),
         "note": note,
     }
