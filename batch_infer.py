@@ -11,10 +11,10 @@ worker had when it was killed is given to another one.
 
 import argparse
 import os
-import pickle
 import sys
 import tempfile
 import time
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ NAME = "batch_infer.py"
 # a decoder, more memory than there is) must not go round for ever.
 RETRIES = 1
 
+STARTING = range(0)  # the batch of a worker that is not up yet
+
 
 class Worker:
     """One process of the cluster: networks loaded once, then batch after batch."""
@@ -40,9 +42,8 @@ class Worker:
     def __init__(self, opt: argparse.Namespace):
         self.opt, self.predictor = opt, demo.build_predictor(opt)
 
-    def __call__(self, row: dict) -> dict:
-        """{"first", "jobs": pickled jobs} -> the same with their faces, or the reason why there are none."""
-        jobs = pickle.loads(row["jobs"])
+    def run(self, jobs: list[Job]) -> list[Job]:
+        """The jobs with their faces, or with the reason why there are none."""
         try:
             found = self.predictor.run(jobs, threaded=False, keep_images=self.opt.save_img)
             for job in demo.finish(found, self.opt, self.predictor):
@@ -51,7 +52,7 @@ class Worker:
             for job in jobs:
                 job.faces = []
                 job.fail("error", f"{type(error).__name__}: {error}")
-        return {"first": row["first"], "jobs": pickle.dumps(jobs)}
+        return jobs
 
 
 def main(argv: list[str] | None = None, worker: type = Worker) -> int:
@@ -125,9 +126,8 @@ def connect(opt: argparse.Namespace):
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
-        import ray.data
     except ImportError as error:
-        raise ValueError(f"{NAME} needs Ray ({error}): pip install 'ray[data]'") from error
+        raise ValueError(f"{NAME} needs Ray ({error}): pip install ray") from error
     # this project for the workers; their threads: one a core that they have
     env = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(max(1, int(opt.worker_cpus)))}
     quiet: dict[str, Any] = {
@@ -161,11 +161,9 @@ def run(opt: argparse.Namespace, jobs: list[Job], worker: type) -> int:
     start, failure, done = time.perf_counter(), None, {}
     try:
         with tqdm(total=len(jobs), unit="img", disable=None) as bar:
-            for size in (opt.detbatch, 1):  # what came to nothing in company is tried alone
-                left = [i for i in range(len(jobs)) if i not in done]
-                for i, job in spread(opt, jobs, left, size, worker):
-                    bar.update(i not in done)
-                    done[i] = job
+            for i, job in spread(opt, jobs, worker):
+                done[i] = job
+                bar.update()
     except KeyboardInterrupt:
         failure = "stopped by the user"
     except Exception as error:  # of the cluster itself
@@ -186,33 +184,53 @@ def run(opt: argparse.Namespace, jobs: list[Job], worker: type) -> int:
     return 1 if failure else 0
 
 
-def spread(
-    opt: argparse.Namespace, jobs: list[Job], left: list[int], size: int, worker: type
-) -> Iterator[tuple[int, Job]]:
-    """(number, finished job) of the numbers `left`, as they come; those whose worker died each time do not come.
+def spread(opt: argparse.Namespace, jobs: list[Job], worker: type) -> Iterator[tuple[int, Job]]:
+    """(number, finished job) as they come; those whose worker died each time do not come.
 
-    A row is a batch of `size` and a block of its own, since Ray drops whole blocks.
+    A worker has one batch at a time, so its death touches no other, and none before it is up, so that nothing waits
+    for a worker that finds no room.
+
+    Raises:
+        ray.exceptions.RayError: workers do not start.
     """
     import ray
+    from ray.exceptions import RayError
 
-    if not left:
-        return
-    chunks = [left[i : i + size] for i in range(0, len(left), size)]
-    rows = [{"first": i, "jobs": pickle.dumps([jobs[n] for n in chunk])} for i, chunk in enumerate(chunks)]
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # a lost block is noticed here, by its number, and does not end the run
-    done = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        worker,
-        fn_constructor_args=(opt,),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(opt.workers, len(rows))),
-        num_cpus=opt.worker_cpus,
-        num_gpus=opt.worker_gpus,
-        max_restarts=-1,
-        max_task_retries=RETRIES,
-    )
-    for row in done.iter_rows():
-        yield from zip(chunks[row["first"]], pickle.loads(row["jobs"]))
+    hire = ray.remote(num_cpus=opt.worker_cpus, num_gpus=opt.worker_gpus)(worker).remote
+    batches = [range(i, min(i + opt.detbatch, len(jobs))) for i in range(0, len(jobs), opt.detbatch)]
+    waiting, tries = deque(batches), Counter()
+    # of each call that is out: its worker and batch
+    calls: dict[Any, tuple[Any, range]] = {}
+
+    def start() -> None:
+        actor = hire(opt)
+        calls[actor.__ray_ready__.remote()] = actor, STARTING
+
+    for _ in range(min(opt.workers, len(batches))):
+        start()
+    while waiting or any(batch for _, batch in calls.values()):
+        (call,), _ = ray.wait(list(calls))
+        actor, batch = calls.pop(call)
+        try:
+            found = ray.get(call)
+        except RayError:  # killed, out of memory, its machine is gone
+            tries[batch] += 1
+            if tries[STARTING] > opt.workers:
+                raise
+            if batch and tries[batch] <= RETRIES:
+                waiting.append(batch)
+            elif len(batch) > 1:  # what comes to nothing in company is tried alone
+                waiting.extend(range(i, i + 1) for i in batch)
+            ray.kill(actor)
+            start()
+            continue
+        if batch:
+            yield from zip(batch, found)
+        else:
+            tries[STARTING] = 0
+        if waiting:
+            batch = waiting.popleft()
+            calls[actor.run.remote([jobs[i] for i in batch])] = actor, batch
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import demo
 from conftest import ROOT
 
 ray = pytest.importorskip("ray")
-pytest.importorskip("ray.data")
 import batch_infer
 
 EXAMPLES = ROOT / "examples" / "imgs"
@@ -22,15 +21,15 @@ COMPANY, ALWAYS, ONCE = "eileen_collins.jpg", "grace_hopper.jpg", "nikola_tesla.
 class Mortal(batch_infer.Worker):
     """A worker that is killed (SIGKILL) at its first sight of one picture, and at every sight of another."""
 
-    def __call__(self, row):
-        names = {job.name for job in batch_infer.pickle.loads(row["jobs"])}
+    def run(self, jobs):
+        names = {job.name for job in jobs}
         log = self.opt.outdir / "killed.txt"
         for name in names & {ONCE, ALWAYS}:
             if name == ALWAYS or not (log.exists() and ONCE in log.read_text()):
                 with log.open("a") as file:
                     file.write(f"{os.getpid()} {name}\n")
                 os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(row)
+        return super().run(jobs)
 
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
