@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -140,8 +139,7 @@ class Detector:
         """
         stride = self.net.stride
         side = max(1, round(self.inp_dim / self.net.second_look / stride)) * stride
-        small = [cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA) for square in squares]
-        rows = self._rows(small)
+        rows = self._rows([letterbox(square, side)[0] for square in squares])
         rows[..., :4] *= self.inp_dim / side
         rows[..., 4].masked_fill_(rows[..., 2:4].amax(-1) < SECOND_LOOK_FROM * self.inp_dim, 0)
         return rows

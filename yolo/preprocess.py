@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import torch
 
+from SPPE.src.utils.img import halve
+
 # What Darknet fills the border with: half of 255.
 GREY = 128
 
@@ -34,10 +36,12 @@ def letterbox(image, inp_dim):
     new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (inp_dim - new_width) // 2, (inp_dim - new_height) // 2
     square = np.full((inp_dim, inp_dim, 3), GREY, np.uint8)
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     inside = square[top : top + new_height, left : left + new_width]
+    image, times = halve(image, scale)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     inside[:] = cv2.resize(image, (new_width, new_height), interpolation=interpolation)
-    return square, Letterbox(new_width / width, new_height / height, left, top, width, height)
+    seen = times * image.shape[1], times * image.shape[0]  # the picture, but for what halving has cut away
+    return square, Letterbox(new_width / seen[0], new_height / seen[1], left, top, width, height)
 
 
 def letterbox_boxes(boxes, transform):

@@ -57,6 +57,21 @@ def apply_affines(affines: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ np.swapaxes(affines[..., :2], -1, -2) + affines[..., None, :, 2]
 
 
+def halve(image: np.ndarray, scale: float) -> tuple[np.ndarray, int]:
+    """Most of the way to a picture `scale` times the size: halved, each pixel the mean of four, until less than
+    another halving is missing. OpenCV averages 20 times faster by twos than by other factors.
+
+    Returns:
+        the picture, a rest of less than a pixel at its right and lower edge cut away; how many times smaller it is.
+    """
+    times = 1
+    while scale * times < MIN_WARP_SCALE and min(image.shape[:2]) > 1:
+        h, w = image.shape[0] // 2, image.shape[1] // 2
+        image = cv2.resize(image[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
+        times *= 2
+    return image, times
+
+
 def warp_box(image: np.ndarray, box: np.ndarray, affine: np.ndarray, out_h: int, out_w: int) -> np.ndarray:
     """Cut one box out of an image through an affine; outside the box is PAD_COLOUR.
 
@@ -70,14 +85,10 @@ def warp_box(image: np.ndarray, box: np.ndarray, affine: np.ndarray, out_h: int,
     x1, y1 = np.floor(box[:2]).astype(int)
     x2, y2 = np.ceil(box[2:]).astype(int) + 1
     view = image[y1:y2, x1:x2]
-    # view -> crop; where the crop is much smaller, through halvings (by other factors OpenCV averages 20 times slower)
-    affine = affine.copy()
-    affine[:, 2] += affine[:, :2] @ (x1, y1)
-    while abs(np.linalg.det(affine[:, :2])) < MIN_WARP_SCALE**2 and min(view.shape[:2]) > 1:
-        h, w = view.shape[0] // 2, view.shape[1] // 2
-        view = cv2.resize(view[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA)
-        affine[:, 2] += affine[:, :2] @ (0.5, 0.5)
-        affine[:, :2] *= 2
+    view, times = halve(view, np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+    affine = affine.copy()  # view -> crop
+    affine[:, 2] += affine[:, :2] @ (x1 + (times - 1) / 2, y1 + (times - 1) / 2)
+    affine[:, :2] *= times
     return cv2.warpAffine(
         view, affine, (out_w, out_h), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=PAD_COLOUR
     )
