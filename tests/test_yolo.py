@@ -124,6 +124,17 @@ def test_shrinking_keeps_the_light_of_small_things():
     assert square.sum() / 255 / 3 == pytest.approx(36 * transform.scale_x**2, rel=0.1)
 
 
+def test_a_picture_of_odd_sides_shrinks_to_where_its_letterbox_says():
+    """15 pixels are cut away on the way from 4,015 to 250 pixels; at the far end that would be 0.9 of 250."""
+    image = np.zeros((4015, 2007, 3), np.uint8)
+    image[3900:3964, 1900:1964] = 255
+    square, transform = letterbox(image, 250)
+    light = np.where(square == GREY, 0, square)[..., 0]  # without the border
+    y, x = (np.average(np.arange(250) + 0.5, weights=light.sum(axis)) for axis in (1, 0))
+    back = unletterbox_boxes(np.array([[x, y, x, y, 1]]), transform)[0]
+    np.testing.assert_allclose(back[:2], (1932, 3932), atol=1.5)
+
+
 def test_boxes_are_cut_to_the_image_and_nothing_stays_nothing():
     _, transform = letterbox(np.zeros((100, 200, 3), np.uint8), 416)
     assert unletterbox_boxes(np.array([[-50, -50, 999, 999, 0.5]]), transform).tolist() == [[0, 0, 200, 100, 0.5]]
