@@ -196,9 +196,10 @@ def spread(opt: argparse.Namespace, jobs: list[Job], worker: type) -> Iterator[t
     import ray
     from ray.exceptions import RayError
 
-    hire = ray.remote(num_cpus=opt.worker_cpus, num_gpus=opt.worker_gpus)(worker).remote
+    hire: Any = ray.remote(num_cpus=opt.worker_cpus, num_gpus=opt.worker_gpus)(worker).remote
     batches = [range(i, min(i + opt.detbatch, len(jobs))) for i in range(0, len(jobs), opt.detbatch)]
-    waiting, tries = deque(batches), Counter()
+    waiting = deque(batches)
+    tries: Counter[range] = Counter()
     # of each call that is out: its worker and batch
     calls: dict[Any, tuple[Any, range]] = {}
 

@@ -189,7 +189,8 @@ class Estimator:
 
     def crop(self, image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Crops of boxes (N, 4) as this network was trained on them, and their affines; see `crop_boxes`."""
-        return crop_boxes(image, boxes, *self.input_size, self.growth)
+        height, width = self.input_size
+        return crop_boxes(image, boxes, height, width, self.growth)
 
     @torch.inference_mode()
     def heatmaps(self, crops: np.ndarray) -> torch.Tensor:

@@ -77,8 +77,8 @@ class FastPose(nn.Module):
 def _lateral(channels: int, planes: int) -> nn.Conv2d:
     """A 1x1 convolution that starts at zero: added to a trained network it changes nothing until it is trained."""
     conv = nn.Conv2d(channels, planes, 1)
-    nn.init.zeros_(conv.weight)
-    nn.init.zeros_(conv.bias)
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
     return conv
 
 
