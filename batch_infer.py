@@ -197,8 +197,7 @@ def spread(opt: argparse.Namespace, jobs: list[Job], worker: type) -> Iterator[t
     from ray.exceptions import RayError
 
     hire: Any = ray.remote(num_cpus=opt.worker_cpus, num_gpus=opt.worker_gpus)(worker).remote
-    batches = [range(i, min(i + opt.detbatch, len(jobs))) for i in range(0, len(jobs), opt.detbatch)]
-    waiting = deque(batches)
+    waiting = deque(range(i, min(i + opt.detbatch, len(jobs))) for i in range(0, len(jobs), opt.detbatch))
     tries: Counter[range] = Counter()
     # of each call that is out: its worker and batch
     calls: dict[Any, tuple[Any, range]] = {}
@@ -207,7 +206,7 @@ def spread(opt: argparse.Namespace, jobs: list[Job], worker: type) -> Iterator[t
         actor = hire(opt)
         calls[actor.__ray_ready__.remote()] = actor, STARTING
 
-    for _ in range(min(opt.workers, len(batches))):
+    for _ in range(min(opt.workers, len(waiting))):
         start()
     while waiting or any(batch for _, batch in calls.values()):
         (call,), _ = ray.wait(list(calls))
