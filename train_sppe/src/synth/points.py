@@ -24,17 +24,16 @@ from .source import Part
 LID = (0, 1, 54, 57, 60, 102, 63, 66, 69, 72, 53, 5080, 50, 47, 44, 41, 36, 33, 30, 5078, 27, 24, 21, 18, 15, 12, 9, 6)
 LID_OUTER, LID_INNER = 21, 66
 
-# Left halves of rings around the mouth, from the upper middle by the corner to the lower middle: just outside the red
-# of the lips, just inside, and where they meet.
-LIP_BORDER = (455, 454, 450, 456, 409, 5354, 410, 411, 408, 407, 3737, 402, 403, 3702, 404, 405, 406, 480, 486, 492)
+# Left halves of rings around the mouth, from the upper middle by the corner to the lower middle: the edge of the lips'
+# red, and where they meet.
 LIP_RED = (466, 463, 460, 457, 451, 5351, 447, 413, 412, 424, 3736, 422, 423, 3703, 441, 440, 478, 484, 490, 496)
 LIP_LINE = (474, 473, 472, 471, 470, 5362, 469, 419, 418, 433, 3732, 431, 432, 3707, 444, 437, 475, 481, 487, 493)
 LIP_CORNER = 10  # place of the corner in these
 
 # The nose: label -> vertices, of which it is the middle. 51-54 the ridge, 55-59 the left side, 60 where the lip begins.
 NOSE = {
-    **{51: (132,), 52: (135,), 53: (164,), 54: (294,)},
-    **{55: (107,), 56: (161,), 57: (5139, 5146), 58: (326,), 59: (331, 313), 60: (317,)},
+    **{51: (132,), 52: (135, 131), 53: (164,), 54: (294,)},
+    **{55: (107,), 56: (161,), 57: (5139, 5146), 58: (326,), 59: (313, 314), 60: (317, 343)},
 }
 
 # Fractions of the way along a chain, such that two annotated pictures of LaPa agree (doc/synth.md). Lids: from the
@@ -45,7 +44,7 @@ UPPER_LINE, LOWER_LINE = (0.07, 0.42, 1.0), (0.07, 0.38, 1.0)
 
 # Brows: fractions from the outer to the inner end of the hair, upper edge 33-37, lower edge 38-41 (from MEAN_FACE).
 BROW_UPPER, BROW_LOWER = (0.0, 0.2, 0.47, 0.74, 0.98), (0.93, 0.7, 0.46, 0.22)
-BROW_ALPHA = 0.12  # hair is where the blurred alpha passes this part of its maximum
+BROW_ALPHA = 0.06  # hair is where the blurred alpha passes this part of its maximum
 BROW_BLUR = 6.0  # texels of 512
 
 # Ends of the contour's paths: before the ear and along the jaw's lower edge; and on the cheek towards the middle.
@@ -182,12 +181,9 @@ def lid_rows(mean: np.ndarray) -> dict[int, list]:
 
 
 def lip_rows(mean: np.ndarray) -> dict[int, list]:
-    rows: dict[int, list] = {}
-    for ring in (LIP_BORDER, LIP_RED):  # the border that people draw lies between these two
-        upper, lower = lip_chain(ring)
-        found = [[(ring[LIP_CORNER], 1.0)], *fractions(mean, upper, UPPER_LIP), *fractions(mean, lower, LOWER_LIP)]
-        for label, row in zip((84, 85, 86, 87, 95, 94, 93), found):
-            rows.setdefault(label, []).extend((vertex, weight / 2) for vertex, weight in row)
+    upper, lower = lip_chain(LIP_RED)
+    outer = [[(LIP_RED[LIP_CORNER], 1.0)], *fractions(mean, upper, UPPER_LIP), *fractions(mean, lower, LOWER_LIP)]
+    rows = dict(zip((84, 85, 86, 87, 95, 94, 93), outer))
     upper, lower = lip_chain(LIP_LINE)
     above, below = fractions(mean, upper, UPPER_LINE), fractions(mean, lower, LOWER_LINE)
     rows[96] = [(vertex, weight / 2) for vertex, weight in above[0] + below[0]]

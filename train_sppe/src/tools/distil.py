@@ -6,8 +6,8 @@
 Both data sets have a mesh.npz of tools/mesh.py. A ridge regression from the mesh to the 106 points, learnt on the
 training split of --labelled, turns every mesh into points in the labels' own convention; its error on the validation
 split is printed. The labelled training faces then get the mean of their labels and of those points (of a regression
-that has not seen the face); the unlabelled ones (labelled by tools/pseudo.py) the points, on contour and brows their
-mean with the network's. Where the two disagree by more than a bar, labels stay and unlabelled faces are left out.
+that has not seen the face); the unlabelled ones (labelled by tools/pseudo.py) the mean of the network's points and
+those. Where the two disagree by more than a bar, labels stay and unlabelled faces are left out.
 """
 
 import argparse
@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).resolve().parents[3]))
 import numpy as np
 
 from evaluation import nme
-from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS, OUTER_EYES, PARTS
+from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS, OUTER_EYES
 from utils.dataset.base import Annotations, boxes_of, join, sentence, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME, load
 
@@ -34,9 +34,6 @@ EYES = (33, 263)
 # Fractions of the eye distance: a label and a mesh point further apart do not mean the same; views of a mesh further
 # apart are no teacher; a face whose two teachers differ more on the mean is left out.
 POINT_BAR, VIEW_BAR, FACE_BAR = 0.10, 0.05, 0.08
-
-# Where the mesh knows no better than a network trained on labels.
-SHARED = [i for part in ("contour", "left_brow", "right_brow") for i in PARTS[part]]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -163,14 +160,12 @@ def improve_labelled(train: Taught) -> Annotations:
 
 
 def improve_unlabelled(taught: Taught, weights: np.ndarray) -> Annotations:
-    """The regression's points, on SHARED ones the mean with the network's; faces where both agree."""
+    """The mean of the regression's and the network's points; faces where both agree."""
     data, found = taught.data, taught.points(weights)
     network, known = data.points.astype(np.float64), data.visible > 0
     apart = np.linalg.norm(found - network, axis=2) / eye_distance(found)[:, None]
     mean = np.where(known, apart, 0).sum(axis=1) / known.sum(axis=1)
-    points = found.copy()
-    shared = np.isin(np.arange(NUM_POINTS), SHARED) & known
-    points[shared] = ((found + network) / 2)[shared]
+    points = np.where(known[..., None], (found + network) / 2, found)
     kept = np.flatnonzero(mean < FACE_BAR)  # nan, no mesh, is not
     print(f"{len(kept)} of {len(data)} faces have a mesh that agrees with the network")
     visible = np.full_like(data.visible, 2)
