@@ -13,6 +13,7 @@ from evaluation import (
     PPR_PIXELS,
     attribute_bands,
     auc,
+    build_parser,
     build_report,
     detect,
     distances,
@@ -20,6 +21,7 @@ from evaluation import (
     failure_rate,
     in_convention,
     main,
+    make_detector,
     mean_face,
     mpd,
     nme,
@@ -27,6 +29,7 @@ from evaluation import (
     table,
 )
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PARTS, PUPILS
+from SPPE.src.main_fast_inference import Estimator
 from SPPE.src.utils.imread import load_image
 from tiny import face_shape, make_tiny_dataset, make_tiny_network
 from utils.dataset.base import Annotations, boxes_of
@@ -331,6 +334,12 @@ def test_command_takes_a_detectors_boxes(tmp_path, network):
     # whether a drawing is a face to the detector does not matter here: the counts agree either way
     assert found["all"]["faces_missed"] == sum(found["faces"]["missed"])
     assert (found["box_iou"] is None) == (found["all"]["faces_missed"] == found["all"]["faces"])
+
+
+def test_the_detector_runs_in_the_runtime_that_is_named(network):
+    pytest.importorskip("onnxruntime")
+    opt = build_parser().parse_args(["--runtime", "onnx", "--precision", "fp32"])
+    assert make_detector(opt, Estimator(network, device="cpu")).run is not None
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ import torch
 
 import export
 from predictor import FacePredictor
-from runtime import OnnxRuntime, OpenVino, load_runtime
+from runtime import OnnxRuntime, OpenVino, load_runtime, to_onnx
 from SPPE.src.landmarks import NUM_POINTS
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator, Landmarker, load_model
 from SPPE.src.models.FastPose import FastPose
 from SPPE.src.utils.eval import DECODERS
 from SPPE.src.utils.imread import load_image
+from yolo.detector import Detector, Finder
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "imgs"
 LITE = WEIGHTS_FOLDER / "face106-lite.pth"
@@ -121,6 +122,20 @@ def test_int8_runs_and_is_tied_to_its_weights(few, tmp_path, portrait):
         assert 0 < np.median(distance) < 0.03 * np.ptp(box[0::2])
     with pytest.raises(ValueError, match="decode"):
         Estimator(lite, decode="alphapose", runtime=load_runtime("onnx", "int8"))
+
+
+def test_last_convolutions_are_those_whose_output_is_decoded():
+    detector, lite = Detector(), Estimator(LITE, device="cpu")
+    graphs = Finder(detector.net.float()), Landmarker(lite.net, "dark", lite.input_size)
+    sides = 64, lite.input_size[0]
+    heads, out = (
+        export.last_convolutions(
+            onnx.load_model_from_string(to_onnx(graph, np.zeros((1, side, side, 3), np.uint8))).graph
+        )
+        for graph, side in zip(graphs, sides)
+    )
+    assert len(heads) == 3  # one a stride
+    assert [name.split("/")[-2] for name in out] == ["conv_out"]
 
 
 @pytest.mark.parametrize(

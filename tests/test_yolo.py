@@ -13,7 +13,7 @@ from torch import nn
 from yolo import util
 from yolo.bbox import clip, coverage_matrix, face_box, iou_matrix, xywh_to_xyxy, xyxy_to_xywh
 from yolo.darknet import Darknet, parse_cfg
-from yolo.detector import FACE_CFG, FACE_CONF, FACE_WEIGHTS, SECOND_LOOK_FROM, Detector, choose_dtype
+from yolo.detector import FACE_CFG, FACE_CONF, FACE_WEIGHTS, SECOND_LOOK_FROM, Detector
 from yolo.preprocess import GREY, letterbox, letterbox_boxes, to_input, unletterbox_boxes
 
 CFG = Path(FACE_CFG).parent
@@ -346,9 +346,8 @@ def test_detections_of_a_batch(monkeypatch):
 
 
 def test_an_unknown_precision_is_named():
-    with pytest.raises(ValueError, match=r"'int4'; choose from auto, fp32"):
-        choose_dtype("int4", torch.device("cpu"))
-    assert choose_dtype("auto", torch.device("cuda")) == torch.float16
+    with pytest.raises(ValueError, match=r"'int4'; choose one of auto, fp32"):
+        Detector(precision="int4")
 
 
 def test_detector_on_random_weights(tiny_cfg, tmp_path):

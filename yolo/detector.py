@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from SPPE.src.utils.device import choose_precision
+
 from .darknet import Darknet
 from .preprocess import letterbox, to_input, unletterbox_boxes
 from .util import detections
@@ -22,29 +24,6 @@ FACE_NMS = 0.45
 # A second look at the picture made smaller is for faces from this part of the input's side on; the others are seen
 # better by the first.
 SECOND_LOOK_FROM = 0.35
-
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def choose_dtype(precision, device):
-    """precision "auto" | "fp32" | "bf16" | "fp16" and a torch.device -> the dtype of the convolutions.
-
-    auto: fp16 on CUDA, bf16 on processors that multiply it (AVX512-BF16 or AMX), else fp32. Raises ValueError for
-    another word.
-    """
-    if precision == "auto":
-        if device.type == "cuda":
-            return torch.float16
-        if (
-            device.type == "cpu"
-            and torch.backends.mkldnn.is_available()
-            and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        ):
-            return torch.bfloat16
-        return torch.float32
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; choose from auto, {', '.join(PRECISIONS)}")
-    return PRECISIONS[precision]
 
 
 class Finder(torch.nn.Module):
@@ -68,8 +47,8 @@ class Finder(torch.nn.Module):
 class Detector:
     """A Darknet with its weights, ready to detect.
 
-    cfg, weights: paths; device: "cpu", "cuda", "mps", ...; precision: see choose_dtype; conf, nms: thresholds, see
-    yolo.util.detections; inp_dim: side of the square input (None: the cfg's own), a multiple of the network's stride;
+    cfg, weights: paths; device: "cpu", "cuda", "mps", ...; precision: see SPPE.src.utils.device; conf, nms: thresholds,
+    see yolo.util.detections; inp_dim: side of the square input (None: the cfg's own), a multiple of its stride;
     class_id: which class is kept; runtime: called with (Finder, example squares, weights), gives what runs in its place
     on arrays, on the CPU and in a precision of its own (None: PyTorch; runtime.py of the root makes one). Raises
     FileNotFoundError, ValueError (with the file's name) for what cannot be used.
@@ -91,7 +70,7 @@ class Detector:
         runtime=None,
     ):
         self.device = torch.device("cpu" if runtime else device)
-        self.dtype = torch.float32 if runtime else choose_dtype(precision, self.device)
+        self.dtype = torch.float32 if runtime else choose_precision(precision, self.device)
         for path in (cfg, weights):
             if not Path(path).is_file():
                 raise FileNotFoundError(f"{path}: no such file; models/README.md says what goes where")

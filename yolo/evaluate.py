@@ -1,7 +1,7 @@
 """How good a face detector is: average precision, recall at its threshold, faces missed on portraits.
 
     python -m yolo.evaluate --scenes DIR --labels labels.json --crops DIR --landmarks landmarks68.csv [--weights FILE]
-    [--inp_dim 640] [--sppe FILE]
+    [--inp_dim 640] [--sppe FILE] [--runtime openvino]
 
 Measured on the validation parts alone (yolo.dataset.split). The labels of the scenes are those of yolo.label: an
 ignored box neither counts as a miss nor as a false alarm. With --sppe the landmark
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from runtime import load_runtime
 from SPPE.src.main_fast_inference import Estimator
 from SPPE.src.utils.confidence import face_score
 
@@ -195,13 +196,16 @@ def main():
     parser.add_argument("--conf", type=float, help="threshold of recall, precision and misses; default: the weights'")
     parser.add_argument("--nms", type=float, default=FACE_NMS)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16 or int8")
+    parser.add_argument("--runtime", default="pytorch", help="pytorch, onnx or openvino (doc/export.md)")
     args = parser.parse_args()
+    runtime = load_runtime(args.runtime, args.precision, args.device)
+    how = {"device": args.device, "precision": args.precision, "runtime": runtime}
     _, (scenes, crops) = load_split(args)
-    detector = Detector(args.cfg, args.weights, args.device, args.precision, CURVE_CONF, args.nms, args.inp_dim)
+    detector = Detector(args.cfg, args.weights, conf=CURVE_CONF, nms=args.nms, inp_dim=args.inp_dim, **how)
     conf = FACE_CONF
     if args.sppe:
-        estimator = Estimator(args.sppe, device=args.device, precision=args.precision)
+        estimator = Estimator(args.sppe, **how)
         detector, conf = Judged(detector, estimator), estimator.meta.get("face_score", conf)
     conf = conf if args.conf is None else args.conf
     figures = {"inp_dim": detector.inp_dim, "conf": conf, **evaluate_scenes(detector, scenes, conf)}

@@ -490,8 +490,9 @@ def predict_in_boxes(
 
 
 def make_detector(opt: argparse.Namespace, estimator: Estimator) -> Detector:
-    """The detector of --detector, on the estimator's device and in the same precision."""
-    how = {"device": estimator.device, "precision": opt.precision}
+    """The detector of --detector, run as the estimator is."""
+    runtime = load_runtime(getattr(opt, "runtime", "pytorch"), opt.precision, opt.device)
+    how = {"device": estimator.device, "precision": opt.precision, "runtime": runtime}
     if not opt.detector:
         return Detector(**how)
     if not opt.detector.is_file():
