@@ -199,7 +199,10 @@ def main():
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16 or int8")
     parser.add_argument("--runtime", default="pytorch", help="pytorch, onnx or openvino (doc/export.md)")
     args = parser.parse_args()
-    runtime = load_runtime(args.runtime, args.precision, args.device)
+    try:
+        runtime = load_runtime(args.runtime, args.precision, args.device)
+    except ValueError as error:
+        parser.error(str(error))
     how = {"device": args.device, "precision": args.precision, "runtime": runtime}
     _, (scenes, crops) = load_split(args)
     detector = Detector(args.cfg, args.weights, conf=CURVE_CONF, nms=args.nms, inp_dim=args.inp_dim, **how)

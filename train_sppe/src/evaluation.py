@@ -377,7 +377,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weights", type=Path, default=WEIGHTS_FOLDER / "face106-lite.pth", help="a shipped .pth or a model_N.pkl")
     add("--outdir", type=Path, help="default ../exp/evaluation/DATASET_SPLIT")
     add("--flip", action="store_true", help="flip test: the mean over each crop and its mirror image")
-    add("--runtime", default="pytorch", help="pytorch, onnx or openvino (doc/export.md)")
     add("--decode", help=f"heatmaps to points, one of {', '.join(DECODERS)}; default: what the weights say")
     add("--boxes", default="true", help="true: as annotated; dpg: with a detector's errors; detector: found by one")
     add("--detector", type=Path, help="weights for --boxes detector, with yolo/cfg/NAME.cfg; default face106-det")
@@ -405,7 +404,18 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, default=64, help="faces at a time")
     add("--nThreads", type=int, default=2, help="worker processes that load pictures; no more than there are cores")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    add("--precision", default="auto", help="auto, fp32, bf16 or fp16")
+    add("--precision", default="auto", help="auto, fp32, bf16, fp16; int8 with --runtime")
+    add("--runtime", default="pytorch", help="pytorch, or on the CPU onnx or openvino (doc/export.md)")
+
+
+def speed(opt: argparse.Namespace) -> dict:
+    """What `add_speed`'s options say to an `Estimator` or a `Detector`.
+
+    Raises:
+        ValueError: as `load_runtime`.
+    """
+    runtime = load_runtime(opt.runtime, opt.precision, opt.device)
+    return {"device": opt.device, "precision": opt.precision, "runtime": runtime}
 
 
 def check(opt: argparse.Namespace) -> None:
@@ -429,8 +439,7 @@ def run(opt: argparse.Namespace) -> None:
     data, root = read_data(opt)
     outdir = opt.outdir or HERE.parent / "exp" / "evaluation" / f"{opt.dataset}_{opt.split}"
     size = (opt.inputResH, opt.inputResW) if opt.inputResH else None
-    engine = load_runtime(opt.runtime, opt.precision, opt.device)
-    estimator = Estimator(opt.weights, NUM_POINTS, size, opt.device, opt.precision, opt.flip, opt.decode, engine)
+    estimator = Estimator(opt.weights, NUM_POINTS, size, flip=opt.flip, decode=opt.decode, **speed(opt))
     pred, _, overlap = predict_in_boxes(estimator, data, opt)
     names = names_of(data, root)
     report = {
@@ -491,8 +500,7 @@ def predict_in_boxes(
 
 def make_detector(opt: argparse.Namespace, estimator: Estimator) -> Detector:
     """The detector of --detector, run as the estimator is."""
-    runtime = load_runtime(getattr(opt, "runtime", "pytorch"), opt.precision, opt.device)
-    how = {"device": estimator.device, "precision": opt.precision, "runtime": runtime}
+    how = {**speed(opt), "device": estimator.device}
     if not opt.detector:
         return Detector(**how)
     if not opt.detector.is_file():

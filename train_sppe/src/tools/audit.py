@@ -44,6 +44,7 @@ from evaluation import (
     face_means,
     in_convention,
     read_data,
+    speed,
     write_json,
 )
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS, PARTS
@@ -134,7 +135,7 @@ def audit(opt: argparse.Namespace) -> None:
     outdir = opt.outdir or SOURCE.parent / "exp" / "audit" / f"{opt.dataset}_{opt.split}"
     names = names_of(data, root)
     numbers = numbers_of(names)
-    opinion = ask(Estimator(opt.weights, NUM_POINTS, None, opt.device, opt.precision), data, opt)
+    opinion = ask(Estimator(opt.weights, NUM_POINTS, **speed(opt)), data, opt)
     reasons: list[dict[str, str]] = [{} for _ in names]
     sizes, thumbnails = look(data)
     judge_residual(reasons, data, opinion, opt.bar)

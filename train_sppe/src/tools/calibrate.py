@@ -38,6 +38,7 @@ from evaluation import (
     in_convention,
     predict_in_boxes,
     read_data,
+    speed,
     write_json,
 )
 from plot import new_figure
@@ -110,7 +111,7 @@ def check(opt: argparse.Namespace) -> None:
 
 def calibrate(opt: argparse.Namespace) -> None:
     """Predict, learn, judge on faces left out, write."""
-    estimator = Estimator(opt.weights, NUM_POINTS, None, opt.device, opt.precision, opt.flip)
+    estimator = Estimator(opt.weights, NUM_POINTS, flip=opt.flip, **speed(opt))
     samples = [sample(estimator, root, opt) for root in opt.dataRoot]
     parts = choose_parts(samples)
     table = check_table(learn(samples, parts))

@@ -23,7 +23,7 @@ SOURCE = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(SOURCE))  # train_sppe/src, before any other package named utils
 sys.path.append(str(SOURCE.parents[1]))  # the repository root
 
-from evaluation import add_data, add_speed, predict, read_data
+from evaluation import add_data, add_speed, predict, read_data, speed
 from fn import vis_frame
 from predictor import DEFAULT_SPPE, Face, FacePredictor, find_weights
 from SPPE.src.landmarks import COLOURS, NUM_POINTS, PART_OF
@@ -86,7 +86,8 @@ def check(opt: argparse.Namespace) -> None:
 
 def tiles_of_folder(opt: argparse.Namespace) -> list[Tile]:
     """A tile for each face that the pipeline finds, at most --count; a picture that cannot be read is named."""
-    predictor = FacePredictor(opt.weights, device=opt.device, precision=opt.precision, nClasses=NUM_POINTS)
+    how = {name: getattr(opt, name) for name in ("device", "precision", "runtime")}
+    predictor = FacePredictor(opt.weights, nClasses=NUM_POINTS, **how)
     tiles = []
     for name in tqdm(list(find_images(opt.images)), "pictures", disable=None, leave=False):
         if len(tiles) >= opt.count:
@@ -108,9 +109,7 @@ def tiles_of_data(opt: argparse.Namespace) -> list[Tile]:
     rows = np.flatnonzero(listed(data, root, opt.names)) if opt.names else np.arange(len(data))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(opt.count, len(rows))).round().astype(int))]
     data = data.take(rows)
-    estimator = Estimator(
-        find_weights(opt.weights, WEIGHTS_FOLDER, ".pth"), NUM_POINTS, None, opt.device, opt.precision
-    )
+    estimator = Estimator(find_weights(opt.weights, WEIGHTS_FOLDER, ".pth"), NUM_POINTS, **speed(opt))
     points, scores = predict(estimator, data, opt)
     taught = estimator.meta.get("taught", range(NUM_POINTS))
     hollow = ~np.isin(np.arange(NUM_POINTS), taught)

@@ -29,6 +29,7 @@ from evaluation import (
     nme,
     predict,
     read_data,
+    speed,
     write_json,
 )
 from plot import new_figure
@@ -101,7 +102,7 @@ def change_boxes(boxes: np.ndarray, kind: str, percent: float) -> np.ndarray:
 def measure(opt: argparse.Namespace) -> None:
     """Every weights at every change; then the files."""
     data, _ = read_data(opt)
-    estimators = [Estimator(path, NUM_POINTS, None, opt.device, opt.precision) for path in opt.weights]
+    estimators = [Estimator(path, NUM_POINTS, **speed(opt)) for path in opt.weights]
     results = {name: rows(estimator, data, opt) for name, estimator in zip(opt.names, estimators)}
     report = {
         **{"dataset": opt.dataset, "split": opt.split, "faces": len(data), "convention": opt.convention},
