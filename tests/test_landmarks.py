@@ -95,6 +95,18 @@ def test_lines_join_neighbours():
             assert np.linalg.norm(face[a] - face[b]) < 0.5
 
 
+def test_insightface_has_the_68_points_where_its_users_take_them():
+    """The map from 2d106 to iBUG's 68 that public programs share: contour, brows, nose, eyes, mouth."""
+    users = (
+        *(1, 10, 12, 14, 16, 3, 5, 7, 0, 23, 21, 19, 32, 30, 28, 26, 17),
+        *(43, 48, 49, 51, 50, 102, 103, 104, 105, 101),
+        *(72, 73, 74, 86, 78, 79, 80, 85, 84),
+        *(35, 41, 42, 39, 37, 36, 89, 95, 96, 93, 91, 90),
+        *(52, 64, 63, 71, 67, 68, 61, 58, 59, 53, 56, 55, 65, 66, 62, 70, 69, 57, 60, 54),
+    )
+    assert tuple(lm.INSIGHTFACE[i] for i in lm.IBUG68) == users
+
+
 def test_insightface_flips_as_its_own_pairs_do():
     """Facts of InsightFace's 2d106 order: 0 is the chin, 1 and 17 the ears, 33-42 one eye, 87-96 the other."""
     position = {value: index for index, value in enumerate(lm.INSIGHTFACE)}
