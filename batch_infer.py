@@ -24,7 +24,7 @@ from tqdm import tqdm
 import demo
 from dataloader import Job
 from opt import build_parser
-from predictor import ROOT, find_weights
+from predictor import DETECTORS, ROOT, find_weights
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER
 
 NAME = "batch_infer.py"
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None, worker: type = Worker) -> int:
     opt.prog, opt.sp = NAME, True
     try:
         check(opt)
-        jobs = demo.sources(opt)
+        jobs = list(demo.sources(opt))
         absolute(opt, jobs)
         opt.outdir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=opt.outdir).close()
@@ -95,14 +95,14 @@ def check(opt: argparse.Namespace) -> None:
     demo.check(opt)
     if opt.vis:
         raise ValueError("--vis: a cluster has no window; say --save_img")
-    if any(getattr(opt, name, None) for name in ("videofile", "webcam", "resume")):
-        raise ValueError("videos, cameras and --resume are demo.py's; here say --indir, --list or --image")
+    if any(getattr(opt, name, None) for name in ("videofile", "webcam", "resume", "profile")):
+        raise ValueError("videos, cameras, --resume and --profile are demo.py's; here say --indir, --list or --image")
     if opt.workers is not None and opt.workers < 1:
         raise ValueError(f"--workers {opt.workers} must be at least 1")
     if opt.worker_cpus <= 0 or opt.worker_gpus < 0:
         raise ValueError(f"--worker_cpus {opt.worker_cpus} must be above 0, --worker_gpus {opt.worker_gpus} not below")
     find_weights(opt.sppe, WEIGHTS_FOLDER, ".pth")
-    find_weights(opt.detector, ROOT / "models" / "yolo", ".weights")
+    find_weights(opt.detector, DETECTORS, ".weights")
 
 
 def absolute(opt: argparse.Namespace, jobs: list[Job]) -> None:
@@ -175,10 +175,7 @@ def run(opt: argparse.Namespace, jobs: list[Job], worker: type) -> int:
             why = f"the run ended before: {failure}" if failure else "the worker that opened it died, each time"
             job.fail("error", f"not processed, {why}")
     failure = demo.write_all(opt, jobs) or failure
-    counts = {status: sum(job.status == status for job in jobs) for status in ("ok", "no_face", "unreadable", "error")}
-    told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
-    faces, seconds = sum(len(job.faces) for job in jobs), time.perf_counter() - start
-    print(f"{len(jobs)} pictures ({told}), {faces} faces in {seconds:.1f} s; results in {opt.outdir}")
+    demo.report(opt, jobs, time.perf_counter() - start)
     if failure:
         print(f"{NAME}: {failure}", file=sys.stderr)
     return 1 if failure else 0

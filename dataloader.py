@@ -114,7 +114,10 @@ def input_jobs(where: Path, leave_out: Path | None = None) -> list[Job]:
 
 
 def _is_under(path: Path, folder: Path | None) -> bool:
-    return folder is not None and path.absolute().is_relative_to(folder.resolve())
+    if folder is None:
+        return False
+    where = path.parent.resolve() / path.name  # links to pictures stay what they are
+    return where.is_relative_to(folder.resolve())
 
 
 def frame_jobs(frames: Iterable) -> Iterator[Job]:
@@ -246,12 +249,21 @@ def read_job(job: Job, preprocess: Callable) -> Job:
         if job.given is None:
             job.letterbox, job.transform = preprocess(job.image)
         else:
-            job.boxes = job.given
+            job.boxes = _inside(job.given, job.image)
+            outside = len(job.given) - len(job.boxes)
+            if outside:
+                job.message = f"{outside} of the {len(job.given)} given boxes lie outside the picture"
     except (UnreadableImage, OSError) as error:
         job.fail("unreadable", str(error))
     except Exception as error:  # one odd picture must not end a run of thousands; it is recorded
         job.fail("error", f"{job.name}: {type(error).__name__}: {error}")
     return job
+
+
+def _inside(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """The boxes (N, 5) that meet the picture (H, W, 3)."""
+    height, width = image.shape[:2]
+    return boxes[(boxes[:, 0] < width) & (boxes[:, 1] < height) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)]
 
 
 @contextlib.contextmanager

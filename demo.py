@@ -32,11 +32,13 @@ from dataloader import (
     read_boxes,
     source,
 )
-from fn import vis_frame, vis_frame_fast
+from fn import vis_frame
 from opt import IGNORED, build_parser
 from pPose_nms import FORMATS, name_with, write_json, write_results, write_whole
-from predictor import FacePredictor
-from progress import Progress
+from predictor import DETECTORS, FacePredictor, find_weights
+from progress import Progress, stamp
+from runtime import sha256
+from SPPE.src.main_fast_inference import WEIGHTS_FOLDER
 from tracking import Tracker, follow
 from video import Camera, VideoReader, VideoWriter
 
@@ -45,10 +47,10 @@ WRITABLE = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 STOPPED = "stopped by the user"
 
-# Options that do not shape what is found: a run may go on (--resume) with others.
+# Options that shape neither what is found nor what is drawn: a run may go on (--resume) with others.
 SHAPELESS = (
     *("prog", "indir", "inputlist", "inputimg", "outdir", "format", "resume", "vis", "device", "detbatch", "posebatch"),
-    *("save_img", "vis_fast", "save_box", "save_video", "sp", "profile"),
+    *("save_img", "save_video", "sp", "profile"),
 )
 
 
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None, prog: str = "demo.py", **defaults) -> in
             stream = open_stream(opt)
             if stream:
                 open_sources.enter_context(stream)
-            jobs = [] if stream else sources(opt)
+            jobs = sources(opt, stream)
             predictor = build_predictor(opt)
             opt.outdir.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=opt.outdir).close()  # a folder that cannot be written is told before the work
@@ -73,7 +75,9 @@ def main(argv: list[str] | None = None, prog: str = "demo.py", **defaults) -> in
             print(f"{prog}: {error}", file=sys.stderr)
             return 2
         with progress:
-            return run_stream(opt, stream, predictor, progress) if stream else run(opt, jobs, predictor, progress)
+            if stream:
+                return run_stream(opt, stream, jobs, predictor, progress)
+            return run(opt, list(jobs), predictor, progress)
 
 
 def check(opt: argparse.Namespace) -> None:
@@ -115,23 +119,26 @@ def sources_of(opt: argparse.Namespace) -> dict[str, object]:
     return {**own, "--video": opt.videofile, "--webcam": opt.webcam}
 
 
-def sources(opt: argparse.Namespace) -> list[Job]:
-    """The pictures that the options name, with their boxes where a file gives them.
+def sources(opt: argparse.Namespace, stream: VideoReader | Camera | None = None) -> Iterable[Job]:
+    """The stream's frames, or the pictures that the options name, with their boxes where a file gives them.
 
     Raises:
         ValueError, FileNotFoundError: none, or they cannot be had.
     """
+    jobs = frame_jobs(stream) if stream else pictures(opt)
+    return give_boxes(jobs, read_boxes(opt.boxes)) if opt.boxes else jobs
+
+
+def pictures(opt: argparse.Namespace) -> list[Job]:
     if opt.inputimg:
         if not opt.inputimg.is_file():
             raise FileNotFoundError(f"--image {opt.inputimg} does not exist")
-        jobs = [Job(opt.inputimg.name, opt.inputimg)]
-    elif opt.inputlist:
-        jobs = list_jobs(opt.inputlist, opt.indir)
-    elif opt.indir:
-        jobs = input_jobs(opt.indir, leave_out=opt.outdir / "vis")
-    else:
-        raise ValueError("nothing to read: say --indir FOLDER, --list FILE, --image FILE, --video FILE or --webcam N")
-    return list(give_boxes(jobs, read_boxes(opt.boxes))) if opt.boxes else jobs
+        return [Job(opt.inputimg.name, opt.inputimg)]
+    if opt.inputlist:
+        return list_jobs(opt.inputlist, opt.indir)
+    if opt.indir:
+        return input_jobs(opt.indir, leave_out=opt.outdir / "vis")
+    raise ValueError("nothing to read: say --indir FOLDER, --list FILE, --image FILE, --video FILE or --webcam N")
 
 
 def open_stream(opt: argparse.Namespace) -> VideoReader | Camera | None:
@@ -142,9 +149,17 @@ def open_stream(opt: argparse.Namespace) -> VideoReader | Camera | None:
 
 
 def settings(opt: argparse.Namespace) -> dict:
-    """The options that shape the results: a run with others cannot go on where one ended."""
+    """What shapes the results, options and files: a run with others cannot go on where one ended."""
     own = {name: value for name, value in vars(opt).items() if name not in (*SHAPELESS, *IGNORED)}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
+    sppe, detector = find_weights(opt.sppe, WEIGHTS_FOLDER, ".pth"), find_weights(opt.detector, DETECTORS, ".weights")
+    contents = {"sppe's SHA-256": sha256(sppe), "detector's SHA-256": sha256(detector)}
+    return plain | contents | ({"video's stamp": stamp(Path(opt.videofile))} if opt.videofile is not None else {})
+
+
+def output_options(opt: argparse.Namespace) -> dict:
+    """What a video's run wrote: with others it is not finished."""
+    return {name: getattr(opt, name) for name in ("format", "save_img", "save_video")}
 
 
 def build_predictor(opt: argparse.Namespace) -> FacePredictor:
@@ -186,17 +201,18 @@ def has_picture(job: Job, opt: argparse.Namespace) -> bool:
 
 
 def run_stream(
-    opt: argparse.Namespace, stream: VideoReader | Camera, predictor: FacePredictor, progress: Progress
+    opt: argparse.Namespace,
+    stream: VideoReader | Camera,
+    frames: Iterable[Job],
+    predictor: FacePredictor,
+    progress: Progress,
 ) -> int:
     """All stages over a video's or a camera's frames, faces followed from one to the next."""
-    if progress.finished:
+    if progress.finished == output_options(opt):
         print(f"{opt.prog}: {stream.path} is done already; results in {opt.outdir}", file=sys.stderr)
         return 0
     start, jobs = time.perf_counter(), []
     draws = opt.save_img or opt.vis or opt.save_video
-    frames = frame_jobs(stream)
-    if opt.boxes:
-        frames = give_boxes(frames, read_boxes(opt.boxes))
     ahead = frames if opt.sp or opt.webcam is not None else prefetch(frames)  # a camera's newest frame waits for nobody
     found = follow(predictor, ahead, Tracker(opt.smooth), opt.detect_every, draws)
     writer = VideoWriter(opt.outdir / video_name(opt), stream) if opt.save_video else None
@@ -216,7 +232,7 @@ def run_stream(
         failure = None
     code = conclude(opt, jobs, predictor, failure, start)
     if code == 0:
-        progress.finish()
+        progress.finish(output_options(opt))
     return code
 
 
@@ -247,7 +263,10 @@ def conclude(
 ) -> int:
     """Write everything and say what became of the run; returns the exit code."""
     failure = write_all(opt, jobs) or failure
-    report(opt, jobs, predictor, time.perf_counter() - start)
+    report(opt, jobs, time.perf_counter() - start)
+    if opt.profile:
+        for stage, spent in predictor.seconds.items():
+            print(f"  {stage:<10} {spent:7.2f} s  {1000 * spent / max(len(jobs), 1):7.1f} ms a picture")
     if failure:
         print(f"{opt.prog}: {failure}", file=sys.stderr)
     return 1 if failure else 0
@@ -260,12 +279,11 @@ def finish(jobs: Iterable[Job], opt: argparse.Namespace, predictor: FacePredicto
         if job.image is None:
             return job
         with predictor.timed("drawing"):
-            fast = opt.vis_fast
-            job.image = vis_frame_fast(job.image, job.faces) if fast else vis_frame(job.image, job.faces, opt.save_box)
+            job.image = vis_frame(job.image, job.faces, opt.save_box, opt.vis_fast)
             try:
                 if opt.save_img:
                     save_picture(job.image, opt.outdir / "vis", job.name)
-            except (OSError, cv2.error) as error:  # its faces are kept, its record says what is missing
+            except OSError as error:  # its faces are kept, its record says what is missing
                 job.fail("error", f"the picture could not be written: {error}")
         return job
 
@@ -278,9 +296,14 @@ def picture_name(name: str) -> str:
 
 
 def save_picture(image: np.ndarray, folder: Path, name: str) -> None:
-    """Write an RGB picture as FOLDER/NAME; names of any script."""
+    """Write an RGB picture as FOLDER/NAME; names of any script. Raises OSError where it cannot be written."""
     name = picture_name(name)
-    _, data = cv2.imencode(Path(name).suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    try:
+        done, data = cv2.imencode(Path(name).suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        done = False
+    if not done:
+        raise OSError(f"OpenCV cannot encode {image.shape[1]} x {image.shape[0]} pixels as {Path(name).suffix}")
     write_whole(data.tobytes(), folder / name)
 
 
@@ -303,15 +326,12 @@ def write_all(opt: argparse.Namespace, jobs: list[Job]) -> str | None:
     return None
 
 
-def report(opt: argparse.Namespace, jobs: list[Job], predictor: FacePredictor, seconds: float) -> None:
+def report(opt: argparse.Namespace, jobs: list[Job], seconds: float) -> None:
     counts = {status: sum(job.status == status for job in jobs) for status in ("ok", "no_face", "unreadable", "error")}
     found = sum(len(job.faces) for job in jobs)
     told = ", ".join(f"{n} {status}" for status, n in counts.items() if n)
     kind = "frames" if is_stream(opt) else "pictures"
     print(f"{len(jobs)} {kind} ({told}), {found} faces in {seconds:.1f} s; results in {opt.outdir}")
-    if opt.profile:
-        for stage, spent in predictor.seconds.items():
-            print(f"  {stage:<10} {spent:7.2f} s  {1000 * spent / max(len(jobs), 1):7.1f} ms a picture")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ import torch
 
 from dataloader import folder_jobs
 from pPose_nms import write_whole
-from predictor import DEFAULT_DETECTOR, DEFAULT_SPPE, ROOT, find_weights
+from predictor import DEFAULT_DETECTOR, DEFAULT_SPPE, DETECTORS, ROOT, find_weights
 from runtime import OnnxRuntime, Run, int8_file, need, origin, to_onnx
 from SPPE.src.main_fast_inference import HEATMAP_STRIDE, WEIGHTS_FOLDER, Estimator, Landmarker
-from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER, decode_heatmaps
+from SPPE.src.utils.eval import DECODERS, decode_heatmaps
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from SPPE.src.utils.pose import heatmap_to_crop
 from yolo.detector import Detector, Finder
@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--detector", default=DEFAULT_DETECTOR, help="detector: a name in models/yolo or a file; none: leave out")
     add("--cfg", type=Path, help="the detector's .cfg; default yolo/cfg/NAME.cfg")
     add("--with-decode", action="store_true", help="points (B, K, 2) in crop pixels and scores (B, K), not heatmaps")
-    add("--decode", default=DEFAULT_DECODER, help=f"which decode: {', '.join(DECODERS)}")
+    add("--decode", help=f"which decode: {', '.join(DECODERS)}; default: what the weights say")
     add("--flip", action="store_true", help="the flip test inside the graph")
     add("--format", default="onnx", help=f"of the files: {', '.join(SUFFIXES)}")
     add(
@@ -71,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError for the first option that makes no sense."""
     for name, choices in {"format": SUFFIXES, "decode": DECODERS}.items():
-        if getattr(opt, name) not in choices:
+        if getattr(opt, name) not in (None, *choices):
             raise ValueError(f"unknown --{name} {getattr(opt, name)!r}; choose one of {', '.join(choices)}")
     if opt.int8 and opt.format != "onnx":
         raise ValueError(f"--int8 is written as onnx, not as {opt.format}")
@@ -83,9 +83,7 @@ def check(opt: argparse.Namespace) -> None:
 
 def export(opt: argparse.Namespace) -> None:
     """Write and check what the options ask for."""
-    detector_weights = find_weights(
-        DEFAULT_DETECTOR if opt.detector == "none" else opt.detector, ROOT / "models" / "yolo", ".weights"
-    )
+    detector_weights = find_weights(DEFAULT_DETECTOR if opt.detector == "none" else opt.detector, DETECTORS, ".weights")
     cfg = opt.cfg or ROOT / "yolo" / "cfg" / f"{detector_weights.stem}.cfg"
     detector = Detector(cfg, detector_weights, precision="fp32")
     pictures = list(read_pictures(opt.images or ROOT / "examples" / "imgs"))
@@ -100,9 +98,9 @@ def export(opt: argparse.Namespace) -> None:
         crops = np.concatenate(crops)[:MOST]
         if not len(crops):
             raise ValueError(f"no face was found in {opt.images}: the landmark network cannot be checked there")
-        decode = opt.decode if opt.with_decode or opt.int8 else None
+        decode = estimator.decode if opt.with_decode or opt.int8 else None
         graph = Landmarker(estimator.net, decode, estimator.input_size, estimator.growth)
-        write(graph, crops, weights, functools.partial(points_of, decode=opt.decode), opt)
+        write(graph, crops, weights, functools.partial(points_of, decode=estimator.decode), opt)
 
 
 def read_pictures(folder: Path) -> Iterator[np.ndarray]:

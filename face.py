@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COCO_ABSENT, COCO_VISIBLE = 0, 2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==: a face is equal to itself
 class Face:
     """One face. box (4,) x1 y1 x2 y2 and landmarks (K, 2) x y in image pixels; confidence (K,).
 

@@ -13,32 +13,24 @@ OTHER_COLOUR = (86, 180, 233)  # points of a scheme that has no parts
 SHIFT = 4  # OpenCV draws at 1/16 of a pixel
 
 
-def vis_frame(image: np.ndarray, faces: list, boxes: bool = False) -> np.ndarray:
+def vis_frame(image: np.ndarray, faces: list, boxes: bool = False, fast: bool = False) -> np.ndarray:
     """Draw faces on a copy of an image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         faces: `predictor.Face`s; points that nothing has taught the network (`hollow`) are drawn as rings.
         boxes: draw each face's box too.
+        fast: points only, without smoothing.
     """
     canvas = image.copy()
     for face in faces:
         points = face.landmarks
         size = float(np.ptp(points, axis=0).max())
-        if len(points) == NUM_POINTS:
+        if len(points) == NUM_POINTS and not fast:
             _draw_lines(canvas, points, max(1, round(size * LINE_SIZE)))
-        _draw_points(canvas, points, face.hollow, max(1.0, size * POINT_SIZE), cv2.LINE_AA)
+        _draw_points(canvas, points, face.hollow, max(1.0, size * POINT_SIZE), cv2.LINE_8 if fast else cv2.LINE_AA)
         if boxes:
             _draw_box(canvas, face.box, max(1, round(size * LINE_SIZE)))
-    return canvas
-
-
-def vis_frame_fast(image: np.ndarray, faces: list) -> np.ndarray:
-    """As `vis_frame`, points only and without smoothing."""
-    canvas = image.copy()
-    for face in faces:
-        size = float(np.ptp(face.landmarks, axis=0).max())
-        _draw_points(canvas, face.landmarks, face.hollow, max(1.0, size * POINT_SIZE), cv2.LINE_8)
     return canvas
 
 

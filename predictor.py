@@ -27,12 +27,13 @@ from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.confidence import check_table, face_score
 from SPPE.src.utils.confidence import confidence as calibrated
 from SPPE.src.utils.device import PRECISIONS
-from SPPE.src.utils.imread import UnreadableImage, load_image
+from SPPE.src.utils.imread import UnreadableImage, picture_to_rgb
 from yolo.detector import Detector
 
 __all__ = ["Face", "FacePredictor", "coco_category", "skeleton", "to_supervision"]
 
 ROOT = Path(__file__).resolve().parent
+DETECTORS = ROOT / "models" / "yolo"
 DEFAULT_SPPE, DEFAULT_DETECTOR = "face106-lite", "face106-det"
 COLOURS = ("rgb", "bgr")  # orders of an array's channels
 
@@ -110,7 +111,7 @@ class FacePredictor:
         self.face_score = self.estimator.meta.get("face_score") if conf is None else None
         if self.face_score is not None:
             conf = PROPOSAL_CONF
-        weights = find_weights(detector, ROOT / "models" / "yolo", ".weights")
+        weights = find_weights(detector, DETECTORS, ".weights")
         thresholds = {k: v for k, v in {"inp_dim": inp_dim, "conf": conf, "nms": nms}.items() if v is not None}
         self.detector = Detector(
             cfg or ROOT / "yolo" / "cfg" / f"{weights.stem}.cfg",
@@ -147,26 +148,15 @@ class FacePredictor:
             if value not in choices:
                 raise ValueError(f"unknown {name} {value!r}; choose one of {', '.join(choices)}")
         if _is_one(images):
-            return self._faces_of(images, boxes, colour, errors)
-        if isinstance(images, Sequence | np.ndarray) and boxes is not None and len(boxes) != len(images):
+            return _faces_of(self.step(_job(images, boxes, colour)), errors)
+        many = isinstance(images, Sequence | np.ndarray)
+        if many and boxes is not None and len(boxes := list(boxes)) != len(images):
             raise ValueError(f"boxes for {len(boxes)} pictures, but {len(images)} pictures")
-        pairs = zip(images, itertools.repeat(None) if boxes is None else boxes)
-        lazy = (self._faces_of(image, own, colour, errors) for image, own in pairs)
-        return list(lazy) if isinstance(images, Sequence | np.ndarray) else lazy
-
-    def _faces_of(self, image: Any, boxes: Any, colour: str, errors: str) -> list[Face]:
-        given = None if boxes is None else as_boxes(boxes)
-        try:
-            array = load_image(image) if isinstance(image, str | os.PathLike) else _as_rgb(image, colour)
-            job = self.step(Job("image", image=array, given=given))
-            if job.status == "error":
-                raise ValueError(job.message)
-        except UnreadableImage as error:
-            if errors == "raise":
-                raise
-            warnings.warn(str(error), stacklevel=3)
-            return []
-        return job.faces
+        pairs = zip(images, itertools.repeat(None)) if boxes is None else zip(images, boxes, strict=True)
+        jobs = (_job(image, own, colour) for image, own in pairs)
+        if many:
+            return [_faces_of(job, errors) for job in self.run(list(jobs))]
+        return (_faces_of(self.step(job), errors) for job in jobs)
 
     def detect(self, image: np.ndarray) -> np.ndarray:
         """What the detector proposes: (H, W, 3) uint8 RGB -> (N, 5) x1 y1 x2 y2 score in image pixels, best first."""
@@ -257,9 +247,26 @@ def _is_one(images: Any) -> bool:
     return images.ndim != 4 if isinstance(images, np.ndarray) else not isinstance(images, Iterable)
 
 
+def _job(image: Any, boxes: Any, colour: str) -> Job:
+    given = None if boxes is None else as_boxes(boxes)
+    if isinstance(image, str | os.PathLike):
+        return Job(str(image), Path(image), given=given)
+    return Job("image", image=_as_rgb(image, colour), given=given)
+
+
+def _faces_of(job: Job, errors: str) -> list[Face]:
+    if job.status == "error":
+        raise ValueError(job.message)
+    if job.status == "unreadable":
+        if errors == "raise":
+            raise UnreadableImage(*job.message.split(": ", 1))
+        warnings.warn(job.message, stacklevel=3)
+    return job.faces
+
+
 def _as_rgb(image: Any, colour: str) -> np.ndarray:
     is_pil = hasattr(image, "convert")
-    array = np.asarray(image.convert("RGB") if is_pil else image)
+    array = picture_to_rgb(image) if is_pil else np.asarray(image)
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
         raise ValueError(f"expected an (H, W, 3) uint8 {colour.upper()} picture, got {array.shape} {array.dtype}")
     return np.ascontiguousarray(array[..., ::-1] if colour == "bgr" and not is_pil else array)

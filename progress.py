@@ -26,7 +26,7 @@ class Progress:
     def __init__(self, path: Path, settings: dict, resume: bool):
         lines = _read(path) if resume else []
         self._done: dict[str, dict] = {line["name"]: line for line in lines if "name" in line}
-        self.finished = any("finished" in line for line in lines)
+        self.finished = next((line["finished"] for line in reversed(lines) if "finished" in line), None)
         if lines:
             before = lines[0].get("settings", {})
             for name in sorted(before.keys() | settings.keys()):
@@ -50,19 +50,19 @@ class Progress:
 
     def add(self, job: Job) -> None:
         """Note a finished job."""
-        line = {"name": job.name, "stamp": _stamp(job), "given": _short(job.given), "status": job.status}
+        line = {"name": job.name, "stamp": stamp(job.path), "given": _short(job.given), "status": job.status}
         self._write({**line, "message": job.message, "faces": [_to_plain(face) for face in job.faces]})
 
-    def finish(self) -> None:
-        """Note that the whole run is finished (a video's, whose frames depend on each other)."""
-        self._write({"finished": True})
+    def finish(self, outputs: dict) -> None:
+        """Note that the whole run is finished (a video's, whose frames depend on each other), and what it wrote."""
+        self._write({"finished": outputs})
 
     def restore(self, job: Job, hollow: np.ndarray) -> bool:
         """Give a job the faces that an earlier run found; False if it did not, or the file has changed since."""
         line = self._done.get(job.name)
         if line is None or line["status"] not in DONE:
             return False
-        if line["stamp"] is None or line["stamp"] != _stamp(job) or line["given"] != _short(job.given):
+        if line["stamp"] is None or line["stamp"] != stamp(job.path) or line["given"] != _short(job.given):
             return False
         job.status, job.message = line["status"], line["message"]
         job.faces = [_from_plain(face, hollow) for face in line["faces"]]
@@ -88,13 +88,13 @@ def _read(path: Path) -> list[dict]:
     return lines
 
 
-def _stamp(job: Job) -> list | None:
+def stamp(path: Path | None) -> list | None:
     """What tells whether a file is still the same; None where there is none."""
     try:
-        status = job.path.stat()
+        status = path.stat()  # type: ignore[union-attr]
     except (OSError, AttributeError, ValueError):
         return None
-    return [os.path.abspath(job.path), status.st_size, status.st_mtime_ns]  # noqa: PTH100 (links stay as they are)
+    return [os.path.abspath(path), status.st_size, status.st_mtime_ns]  # noqa: PTH100 (links stay as they are)
 
 
 def _short(array: np.ndarray | None) -> list | None:

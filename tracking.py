@@ -191,7 +191,8 @@ def follow(
     """Frames in, the same frames out with their faces and identities; one after the other, as each needs the last.
 
     Args:
-        jobs: in order, with images and times; those without an image (broken frames) pass through.
+        jobs: in order, with images and times; those without an image (broken frames) pass through. Boxes that a job
+            brings are kept: neither detector nor last frame has a say in it.
         every: the detector looks at every so many frames.
     Raises:
         ValueError: `every` is less than 1.
@@ -204,10 +205,10 @@ def follow(
             if job.image is None:
                 yield job
                 continue
-            followed = due > 0
+            followed = job.given is None and due > 0
             if job.given is None:
                 job.given, job.proposed = tracker.boxes(None if followed else predictor.detect(job.image)), True
-            due = due - 1 if followed else every - 1
+                due = due - 1 if followed else every - 1
             predictor.step(job, keep_images)
             if job.status in ("ok", "no_face"):
                 job.faces = tracker.update(job.faces, job.time, followed)

@@ -12,6 +12,7 @@ knows them by number on every system.
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -34,7 +35,10 @@ CAMERA_TIME_BASE = Fraction(1, 1000)
 MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}
 
 # FFmpeg's name of a layout that a file does not name -> the usual one of so many channels.
-UNNAMED_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1"}
+UNNAMED_LAYOUTS = {
+    **{"1 channels": "mono", "2 channels": "stereo", "4 channels": "quad"},
+    **{"6 channels": "5.1", "8 channels": "7.1"},
+}
 
 # x264's constant rate factor: 18 is taken for visually lossless, 23 is its default.
 QUALITY = "20"
@@ -85,6 +89,7 @@ class VideoReader:
         self.rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE
         self.time_base: Fraction = self._stream.time_base
         self.start = Fraction(self._container.start_time or 0, av.time_base)
+        self._stored = 0  # frames whose data were read; a trimmed file shows fewer
 
     def __enter__(self) -> "VideoReader":
         return self
@@ -114,8 +119,8 @@ class VideoReader:
         for at in sorted(lost):
             yield Frame(None, at, "the frame's data are broken")
             count, last = count + 1, at
-        if self.frames and count < self.frames:
-            message = f"the data end after {count} frames; the file says {self.frames}"
+        if self.frames and self._stored < self.frames:
+            message = f"the data end after {self._stored} frames; the file says {self.frames}"
             yield Frame(None, self._time(None, count, last), message)
 
     def _decode(self) -> Iterator["av.VideoFrame | _Broken"]:
@@ -127,6 +132,7 @@ class VideoReader:
                 return
             except (av.error.FFmpegError, OSError):  # the rest cannot be told apart: the decoder gives what it has
                 packet = None
+            self._stored += packet is not None and packet.size > 0
             try:
                 yield from self._stream.decode(packet)
             except EOFError:
@@ -270,8 +276,14 @@ class VideoWriter:
 
     def _open(self, image: np.ndarray) -> None:
         self._shape = image.shape
-        self._container = av.open(str(self._temporary), "w", options={"movflags": "faststart"})
-        self._stream = self._container.add_stream("libx264", rate=self._source.rate, options={"crf": QUALITY})
+        container = av.open(str(self._temporary), "w", options={"movflags": "faststart"})
+        try:
+            self._stream = container.add_stream("libx264", rate=self._source.rate, options={"crf": QUALITY})
+        except (av.error.FFmpegError, ValueError):  # a PyAV without that encoder
+            container.close()
+            self._temporary.unlink(missing_ok=True)
+            raise
+        self._container = container
         self._stream.height, self._stream.width = (side + side % 2 for side in image.shape[:2])
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = self._source.time_base
@@ -285,12 +297,11 @@ class _Sound:
     def __init__(self, source: "av.container.InputContainer", start: Fraction, out: "av.container.OutputContainer"):
         self._source, self._start = source, start
         self._from = source.streams.audio[0]
-        self._copies = self._from.codec_context.name in MP4_SOUND
+        self._copies = _is_copied(self._from)
         if self._copies:
             self._to = out.add_stream_from_template(self._from)
         else:
-            # PCM may count its channels without saying which is which
-            layout = UNNAMED_LAYOUTS.get(self._from.layout.name, self._from.layout.name)
+            layout = _layout(self._from)
             self._from.codec_context.layout = layout
             self._to = out.add_stream("aac", rate=self._from.rate, layout=layout)
         self._packets = source.demux(self._from)
@@ -300,7 +311,10 @@ class _Sound:
     def of(cls, video: VideoReader, out: "av.container.OutputContainer") -> "_Sound | None":
         source = av.open(video.path)
         if source.streams.audio:
-            return cls(source, video.start, out)
+            if complaint := _complaint(source.streams.audio[0]):
+                warnings.warn(f"{video.path}: the video is written without its sound: {complaint}", stacklevel=2)
+            else:
+                return cls(source, video.start, out)
         source.close()
         return None
 
@@ -338,3 +352,26 @@ class _Sound:
         if not self._copies:
             out.mux(self._to.encode(None))
         self._source.close()
+
+
+def _is_copied(sound: "av.AudioStream") -> bool:
+    return sound.codec_context.name in MP4_SOUND
+
+
+def _layout(sound: "av.AudioStream") -> str:
+    """The channels' layout; PCM may count its channels without saying which is which."""
+    return UNNAMED_LAYOUTS.get(sound.layout.name, sound.layout.name)
+
+
+def _complaint(sound: "av.AudioStream") -> str:
+    """Why a sound cannot be in an .mp4, or "". Asked first: a stream cannot be taken out of a file again."""
+    if _is_copied(sound):
+        return ""
+    trial = av.CodecContext.create("aac", "w")
+    trial.sample_rate, trial.format = sound.rate, "fltp"
+    try:
+        trial.layout = _layout(sound)
+        trial.open()
+    except (av.error.FFmpegError, ValueError) as error:
+        return f"no AAC of {sound.rate} Hz, {sound.layout.name} ({error})"
+    return ""

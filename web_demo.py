@@ -39,7 +39,7 @@ from dataloader import Job
 from pPose_nms import result_entries
 from predictor import DEFAULT_DETECTOR, DEFAULT_SPPE, FacePredictor
 from SPPE.src.landmarks import COLOURS, LINES, NAMES, NUM_POINTS, PARTS
-from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
+from SPPE.src.utils.eval import DECODERS
 from SPPE.src.utils.imread import UnreadableImage, decode_image
 
 PAGE = Path(__file__).resolve().parent / "web"
@@ -125,7 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     add("--precision", default="auto", help="auto, fp32, bf16, fp16")
     add("--flip", action="store_true", help="flip test: twice the time, a little more exact")
-    add("--decode", default=DEFAULT_DECODER, help=f"heatmaps to points: {', '.join(DECODERS)}")
+    add("--decode", help=f"heatmaps to points: {', '.join(DECODERS)}; default: what the weights say")
     return parser
 
 

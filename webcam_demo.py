@@ -8,5 +8,5 @@ import sys
 from demo import main
 
 if __name__ == "__main__":
-    given = any(word in ("--webcam", "--video") or word.startswith("--webcam=") for word in sys.argv[1:])
+    given = any(word.partition("=")[0] in ("--webcam", "--video") for word in sys.argv[1:])
     sys.exit(main(prog="webcam_demo.py", **({} if given else {"webcam": "0"})))

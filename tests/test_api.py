@@ -34,6 +34,9 @@ def test_every_kind_of_picture_gives_the_same(predictor, image):
     many = predictor([PHOTO, image, Image.fromarray(image)])
     assert [len(faces) for faces in many] == [1, 1, 1]
     assert many[2][0].landmarks == pytest.approx(face.landmarks)
+    assert many[0][0] in many[0] and many[0][0] != many[1][0]
+    deep = Image.fromarray(image.mean(2).astype(np.uint16) * 257)  # 16 bits of grey
+    assert len(predictor(deep)) == 1
     stack = predictor(np.stack([image, np.zeros_like(image)]))
     assert [len(faces) for faces in stack] == [1, 0]
 
@@ -64,7 +67,9 @@ def test_boxes_instead_of_the_detector(predictor, image, monkeypatch):
     many = predictor(iter([image, image]), boxes=iter([[], [[*face.box, 0.5]]]))
     assert next(many) == []
     assert next(many)[0].score == 0.5
-    assert predictor(image, boxes=[[5000, 5000, 5100, 5100]]) is not None  # outside: no error
+    assert predictor(image, boxes=[[5000, 5000, 5100, 5100]]) == []  # outside: no error
+    with pytest.raises(ValueError, match="shorter"):
+        list(predictor(iter([image, image]), boxes=iter([[]])))
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.jpg")), ids=lambda path: path.name)

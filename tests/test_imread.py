@@ -102,7 +102,7 @@ def test_opencv_and_pillow_agree(photo, orientation, monkeypatch):
 
 
 def test_plain_jpeg_takes_the_fast_way(photo, monkeypatch):
-    monkeypatch.setattr(imread, "_decode_any", None)
+    monkeypatch.setattr(imread, "picture_to_rgb", None)
     for options in ({}, {"progressive": True}, {"restart_marker_rows": 1}):
         decode_image(encode(photo, "JPEG", **options))
     decode_image(encode(photo.convert("L"), "JPEG"))

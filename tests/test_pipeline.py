@@ -270,9 +270,10 @@ def test_a_list_never_writes_outside_the_output(tmp_path):
 
 def test_results_of_a_run_are_not_the_next_runs_input(tmp_path):
     (tmp_path / "me.jpg").write_bytes((EXAMPLES / "eileen_collins.jpg").read_bytes())
-    for _ in range(2):
-        assert demo.main(["--indir", str(tmp_path), "--outdir", str(tmp_path), "--save_img"]) == 0
-    assert list(manifest(tmp_path)) == ["me.jpg"]
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path, tmp_path / "vis" / "..", tmp_path / "link"):
+        assert demo.main(["--indir", str(folder), "--outdir", str(folder), "--save_img"]) == 0
+        assert list(manifest(tmp_path)) == ["me.jpg"]
 
 
 def test_a_stopped_run_says_what_it_did(tmp_path):
@@ -311,6 +312,8 @@ def test_a_picture_that_cannot_be_saved_keeps_its_faces(tmp_path):
     record = manifest(tmp_path)["grace_hopper.jpg"]
     assert record["status"] == "error" and "could not be written" in record["message"] and record["faces"] == 1
     assert len(results(tmp_path)) == 1
+    with pytest.raises(OSError, match=r"70000 x 1 pixels as \.jpg"):
+        demo.save_picture(np.zeros((1, 70_000, 3), np.uint8), tmp_path, "panorama.jpg")
 
 
 def test_alphaposes_published_options_are_taken(tmp_path, capsys):

@@ -31,7 +31,9 @@ def picture():
     return np.ascontiguousarray(load_image(EXAMPLES / "eileen_collins.jpg")[:300, 100:400])
 
 
-def write_clip(path, picture, times=TIMES, sound=None, rotation=0, form=None, codec="libx264", options=None):
+def write_clip(
+    path, picture, times=TIMES, sound=None, rotation=0, form=None, codec="libx264", options=None, hertz=44100
+):
     """A clip of the picture moving to the right, with a tone."""
     with av.open(str(path), "w", format=form, options=options or {}) as out:
         stream = out.add_stream(codec, rate=25)
@@ -39,7 +41,7 @@ def write_clip(path, picture, times=TIMES, sound=None, rotation=0, form=None, co
         stream.codec_context.time_base = Fraction(1, 1000) if codec == "libx264" else Fraction(1, 25)
         if rotation:
             stream.set_display_rotation(rotation)
-        tone = out.add_stream(sound, rate=44100, layout="mono") if sound else None
+        tone = out.add_stream(sound, rate=hertz, layout="mono") if sound else None
         for number, moment in enumerate(times):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.roll(picture, 3 * number, 1)), format="rgb24")
             frame.time_base = Fraction(1, 1000)
@@ -48,7 +50,7 @@ def write_clip(path, picture, times=TIMES, sound=None, rotation=0, form=None, co
         for number in range(20 if tone else 0):
             wave = (np.sin(np.arange(1024) * 0.05) * 8000).astype(np.int16)[None]
             samples = av.AudioFrame.from_ndarray(wave, format="s16", layout="mono")
-            samples.rate, samples.pts = 44100, number * 1024
+            samples.rate, samples.pts = hertz, number * 1024
             out.mux(tone.encode(samples))
         out.mux(stream.encode(None))
         if tone:
@@ -213,6 +215,10 @@ def test_video_to_results_and_video(tmp_path, picture):
     written = (tmp_path / "out" / "alphapose-results.json").stat().st_mtime_ns
     assert demo.main([*arguments, "--resume"]) == 0
     assert (tmp_path / "out" / "alphapose-results.json").stat().st_mtime_ns == written
+    assert demo.main([*arguments, "--resume", "--format", "pts"]) == 0
+    assert len(list((tmp_path / "out" / "pts").iterdir())) == len(TIMES)
+    write_clip(clip, picture, times=TIMES[:3])
+    assert demo.main([*arguments, "--resume"]) == 2  # another video of that name
 
 
 def test_the_detector_is_asked_every_few_frames(tmp_path, picture, monkeypatch):
@@ -221,6 +227,40 @@ def test_the_detector_is_asked_every_few_frames(tmp_path, picture, monkeypatch):
     clip = write_clip(tmp_path / "clip.mp4", picture)
     assert demo.main(["--video", str(clip), "--outdir", str(tmp_path), "--detect_every", "4", "--sp"]) == 0
     assert len(asked) == 2 and all(record["faces"] == 1 for record in manifest(tmp_path))
+
+
+def test_given_boxes_are_every_frames_own(tmp_path, picture):
+    clip, boxes = write_clip(tmp_path / "clip.mp4", picture), [[60, 20, 200, 180], [5, 5, 60, 60]]
+    (tmp_path / "boxes.json").write_text(json.dumps({f"{i}.jpg": boxes for i in range(len(TIMES))}))
+    arguments = ["--video", str(clip), "--boxes", str(tmp_path / "boxes.json"), "--outdir", str(tmp_path)]
+    assert demo.main([*arguments, "--format", "npz"]) == 0
+    with np.load(tmp_path / "landmarks.npz") as arrays:
+        for number in range(len(TIMES)):
+            assert sorted(arrays["boxes"][arrays["image"] == f"{number}.jpg"].tolist()) == sorted(boxes)
+
+
+def test_a_trimmed_video_is_whole(tmp_path, picture):
+    """Frames that an edit list leaves out are in the file and not shown."""
+    clip = write_clip(tmp_path / "clip.mp4", picture, times=range(0, 1200, 40))
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "cut.mp4"), "w") as out:
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                shift = round(Fraction(1, 2) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                out.mux(packet)
+    frames = frames_of(tmp_path / "cut.mp4")
+    assert 0 < len(frames) < 30 and all(frame.image is not None for frame in frames)
+
+
+def test_sound_that_no_mp4_can_hold_is_left_out(tmp_path, picture):
+    source = write_clip(tmp_path / "a.mkv", picture, sound="pcm_s16le", hertz=192_000)
+    complaint = pytest.warns(UserWarning, match="without its sound: no AAC of 192000 Hz")
+    with VideoReader(source) as video, VideoWriter(tmp_path / "out.mp4", video) as writer, complaint:
+        for frame in video:
+            writer.write(frame.image, frame.time)
+    assert len(frames_of(tmp_path / "out.mp4")) == len(TIMES)
 
 
 def test_a_camera(tmp_path, picture):
@@ -256,6 +296,9 @@ def test_resume_leaves_out_what_is_done(tmp_path, capsys, monkeypatch):
     assert demo.main([*arguments, "--resume"]) == 0 and len(seen) == 2
     assert demo.main([*arguments, "--resume", "--conf", "0.7"]) == 2
     assert "conf" in capsys.readouterr().err
+    monkeypatch.setattr(demo, "sha256", lambda path: "of other weights")
+    assert demo.main([*arguments, "--resume"]) == 2
+    assert "SHA-256" in capsys.readouterr().err
 
 
 def test_formats(tmp_path):
@@ -295,6 +338,11 @@ def test_boxes_from_files(tmp_path):
     assert demo.main([*arguments, "--outdir", str(tmp_path / "out")]) == 0
     (entry,) = json.loads((tmp_path / "out" / "alphapose-results.json").read_text())
     assert np.reshape(entry["keypoints"], (106, 3))[:, :2] == pytest.approx(face.landmarks, abs=0.01)
+    boxes = [face.box.tolist(), [-500, -500, -400, -400], [9000, 10, 9100, 100]]
+    (tmp_path / "own.json").write_text(json.dumps({"grace_hopper.jpg": boxes}))
+    assert demo.main([*arguments, "--outdir", str(tmp_path / "out")]) == 0
+    (record,) = manifest(tmp_path / "out")
+    assert record["faces"] == 1 and record["message"] == "2 of the 3 given boxes lie outside the picture"
 
 
 def test_patterns_and_single_files(tmp_path):
@@ -314,6 +362,7 @@ def test_patterns_and_single_files(tmp_path):
         (["--webcam", "0", "--resume"], "--resume has no meaning"),
         (["--video", "x.mp4", "--detect_every", "0"], "--detect_every 0"),
         (["--indir", str(EXAMPLES), "--boxes", "no.csv"], "no.csv does not exist"),
+        (["--webcam", str(EXAMPLES / "group.jpg"), "--boxes", "no.csv"], "no.csv does not exist"),
     ],
 )
 def test_bad_use_gets_one_sentence(tmp_path, capsys, arguments, message):

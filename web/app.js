@@ -12,6 +12,7 @@ const view = new View(schema, showReading, showZoom);
 // A picture: {name, file, url, state: waiting | working | done | bad, result, error: {key, detail}}
 const pictures = [];
 let selected = null;
+let asked = null; // while the browser asks for the camera: of which click
 let live = null; // {stream, frame: canvas of the last answer's frame, result, fps}
 let working = false;
 
@@ -233,13 +234,16 @@ async function startCamera() {
   if (!navigator.mediaDevices?.getUserMedia) return fail("noCamera");
   $("empty").hidden = true;
   $("status").textContent = text("cameraStarting");
+  const click = (asked = {});
   let stream;
   try {
     stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 1280 }, facingMode: "user" } });
   } catch (error) {
-    $("status").textContent = "";
+    if (click !== asked) return;
+    stopCamera();
     return error.name === "NotAllowedError" ? fail("cameraRefused") : fail("cameraMissing", error.name);
   }
+  if (click !== asked) return stream.getTracks().forEach((track) => track.stop()); // something else was chosen meanwhile
   const own = (live = { stream, frame: document.createElement("canvas"), result: null, fps: 0 });
   stream.getVideoTracks()[0].addEventListener("ended", () => own === live && (stopCamera(), select(selected)));
   view.video.srcObject = stream;
@@ -282,6 +286,8 @@ async function watch(own) {
 }
 
 function stopCamera() {
+  if (asked && !live) $("status").textContent = "";
+  asked = null;
   if (!live) return;
   for (const track of live.stream.getTracks()) track.stop();
   live = null;
@@ -381,7 +387,7 @@ addEventListener("drop", (event) => {
 });
 addEventListener("paste", (event) => add([...event.clipboardData.files]));
 $("camera").addEventListener("click", () => {
-  if (!live) return startCamera();
+  if (!live && !asked) return startCamera();
   stopCamera();
   select(selected);
 });

@@ -18,7 +18,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-__all__ = ["IMAGE_EXTENSIONS", "MAX_PIXELS", "UnreadableImage", "decode_image", "find_images", "load_image"]
+__all__ = [
+    "IMAGE_EXTENSIONS",
+    "MAX_PIXELS",
+    "UnreadableImage",
+    "decode_image",
+    "find_images",
+    "load_image",
+    "picture_to_rgb",
+]
 
 # What a folder walk takes for a picture. HEIC is listed although Pillow needs a plug-in for it: a telephone's
 # photograph then gets its record, "unreadable", instead of being left out in silence.
@@ -162,7 +170,7 @@ def _decode(data: bytes) -> np.ndarray:
             raise ValueError(f"{width} x {height} pixels, where 1 to {MAX_PIXELS:,} are allowed")
         pixels = _decode_jpeg(picture, data)
         if pixels is None:
-            pixels = _decode_any(picture)
+            pixels = picture_to_rgb(picture)
         orientation = _orientation(picture)
     return np.ascontiguousarray(UPRIGHT[orientation](pixels) if orientation in UPRIGHT else pixels)
 
@@ -190,8 +198,8 @@ def _has_jpeg_end(data: bytes) -> bool:
     return False
 
 
-def _decode_any(picture: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB as stored, of any mode that Pillow knows."""
+def picture_to_rgb(picture: Image.Image) -> np.ndarray:
+    """A Pillow picture of any mode -> (H, W, 3) uint8 RGB as it stands; transparency, numbers: see `decode_image`."""
     picture.load()
     if picture.mode.startswith("I;16"):
         return _grey_to_rgb(_grey_from_numbers(np.asarray(picture), full_scale=65535))
