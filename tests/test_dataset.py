@@ -240,6 +240,13 @@ def test_samples_depend_on_seed_epoch_and_index_alone(made):
     assert not torch.equal(points(0, 1), points(1, 1))
 
 
+def test_a_face_that_comes_again_is_drawn_anew(made):
+    data = FaceDataset(build_dataset(NAME, made, "train"), (64, 64), Augmentation())
+    first, same, again = data[1], data[1, 0], data[1, 1]
+    assert torch.equal(first["points"], same["points"]) and first["index"] == again["index"] == 1
+    assert not torch.equal(first["points"], again["points"])
+
+
 def test_cached_pictures_give_the_same_samples(made):
     annotations = build_dataset(NAME, made, "val")
     plain, cached = (FaceDataset(annotations, (64, 64), cache=cache) for cache in (False, True))

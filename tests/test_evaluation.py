@@ -231,6 +231,11 @@ def test_an_attribute_of_many_values_is_put_in_bands():
     assert "attribute name has 40 values" in table(build_report(data.points, data))
 
 
+def test_faces_whose_attribute_is_not_told_have_a_band_of_their_own():
+    bands = attribute_bands(np.array([*map(str, range(30)), "", "nan"]))
+    assert np.flatnonzero(bands["unknown"]).tolist() == [30, 31] and sum(rows.sum() for rows in bands.values()) == 32
+
+
 def test_a_missed_face_has_failed_and_has_no_distance():
     data = faces(4)
     pred = data.points + np.float32([3, 4])

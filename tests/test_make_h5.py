@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
+from SPPE.src.convention import LAPA_FROM_IBUG
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, to_insightface
 from tiny import face_shape
 from utils.dataset import build_dataset
 
 sys.path.append(str(ROOT / "train_sppe" / "src" / "tools"))
+from complete106 import complete_by_geometry
 from make_h5 import main, split_by_tail
 
 POINTS = np.round(20 * face_shape() + 32, 3)  # in a picture of 64 x 64
@@ -81,6 +83,16 @@ def test_csv_of_68_points_with_sources_and_attributes(folder):
     assert (data.visible[0] > 0).nonzero()[0].tolist() == sorted(IBUG68)
     assert data.points[0, list(IBUG68)] == pytest.approx(POINTS[list(IBUG68)], abs=1e-4)
     assert {k: v.tolist() for k, v in data.attributes.items()} == {"source": ["afw"], "pose": ["side"]}
+
+
+def test_68_points_are_moved_to_lapas_places(folder):
+    """The guide's command for one's own data: curves give what lies between, and what is not known stays masked."""
+    labels = write_csv(folder, ["image", *columns(68)], [["a.png", *POINTS[list(IBUG68)].ravel()]])
+    data = everything(run(folder, "csv", labels, "--ibug-to-lapa"), "test")
+    assert (data.visible[0] > 0).sum() == 88 and set(np.flatnonzero(data.visible[0])) > set(IBUG68)
+    known = complete_by_geometry(POINTS[list(IBUG68)])[0]
+    there = data.visible[0] > 0
+    assert data.points[0][there] == pytest.approx((LAPA_FROM_IBUG @ np.nan_to_num(known))[there], abs=1e-3)
 
 
 def test_csv_with_where_points_come_from(folder):

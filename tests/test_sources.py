@@ -65,6 +65,14 @@ def test_shares_hold_and_nothing_comes_twice_before_all_came():
     assert sorted(seen) == list(range(40, 140))  # ten epochs of ten: one pass
 
 
+def test_a_small_source_comes_again_as_other_crops():
+    sampler = MixedSampler([6, 2], [0.5, 0.5])
+    again = [i for i in sampler if isinstance(i, tuple)]
+    assert sorted(again) == [(6, 1), (6, 2), (7, 1), (7, 2)]
+    assert sorted(i for i in sampler if not isinstance(i, tuple)) == list(range(8))
+    assert len(list(MixedSampler([1, 100], [0.9, 0.1]))) == 2
+
+
 def test_processes_share_an_epoch():
     parts = [list(MixedSampler([7], None, world=2, rank=rank)) for rank in (0, 1)]
     assert len(parts[0]) == len(parts[1]) == 4
@@ -126,6 +134,10 @@ def test_dpg_learns_what_a_detector_does_with_each_pose(tmp_path):
         drawn = np.stack([dpg.errors(boxes[index], points[index], rng) for _ in range(300)])
         assert drawn.mean(0) == pytest.approx((expected, 0, expected, 0), abs=0.01)
         assert drawn.std(0) == pytest.approx([0.01] * 4, abs=0.004)
+        known = np.arange(106) % 2 == 0  # the others are not annotated: (0, 0)
+        part = np.where(known[:, None], points[index], 0)
+        drawn = np.stack([dpg.errors(boxes[index], part, rng, known) for _ in range(300)])
+        assert drawn.mean(0) == pytest.approx((expected, 0, expected, 0), abs=0.01)
 
 
 @pytest.mark.parametrize(("text", "message"), [(None, "no file"), ("[1]", "not a file of"), ("{", "not a file of")])

@@ -85,10 +85,11 @@ def test_truth_is_the_data_set(tiny):
     options = ["--format", "coco", "--images", images, "--annotations", tiny / "truth.json", "--out", tiny / "again"]
     make_h5([str(o) for o in [*options, "--val-tail", "0.999"]])
     again = build_dataset("dt_fac_106_ldmks", tiny / "again", "val")
-    for path, points, visible in zip(again.images, again.points, again.visible):
+    for path, points, visible, box in zip(again.images, again.points, again.visible, again.boxes):
         row = data.images.index(path) if path in data.images else [p.name for p in data.images].index(path.name)
         assert (visible == data.visible[row]).all() and not visible[7]
         assert points[visible > 0] == pytest.approx(data.points[row][visible > 0], abs=2e-3)
+        assert box == pytest.approx(data.boxes[row], abs=2e-3)
 
 
 def test_sigmas_follow_the_68_and_the_mirror():
@@ -102,9 +103,10 @@ def test_sigmas_follow_the_68_and_the_mirror():
 def test_hidden_and_missing_points():
     points, visible = np.random.default_rng(0).uniform(5, 90, (NUM_POINTS, 2)), np.full(NUM_POINTS, 2)
     points[3], visible[3], visible[4] = np.nan, 0, 1
-    face = annotation(1, 1, np.where(visible[:, None] > 0, points, 0), visible)
+    face = annotation(1, 1, np.where(visible[:, None] > 0, points, 0), visible, np.array([1, 2, 96, 97.5]))
     assert face["keypoints"][9:12] == [0, 0, 0] and face["keypoints"][14] == 1 and face["num_keypoints"] == 105
-    assert face["bbox"][0] == pytest.approx(np.nanmin(points[:, 0]), abs=1e-3)
+    assert face["bbox"] == [1, 2, 95, 95.5]
+    assert face["area"] == pytest.approx(np.prod(np.nanmax(points, 0) - np.nanmin(points, 0)), abs=1e-2)
 
 
 @pytest.fixture(scope="module")

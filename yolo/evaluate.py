@@ -182,8 +182,19 @@ def add_data_arguments(parser):
 
 
 def load_split(args):
-    """The samples that the data arguments name -> as yolo.dataset.split."""
-    return split(load_scenes(args.scenes, args.labels), load_crops(args.crops, args.landmarks, args.crop_labels))
+    """The samples that the data arguments name -> as yolo.dataset.split.
+
+    Raises:
+        SystemExit: nothing is left to validate on.
+    """
+    scenes = load_scenes(args.scenes, args.labels)
+    train, valid = split(scenes, load_crops(args.crops, args.landmarks, args.crop_labels))
+    if not all(valid):
+        raise SystemExit(
+            f"{len(valid[0])} photographs of {args.scenes} and {len(valid[1])} crops of {args.crops} to validate on: "
+            "a tenth is kept apart for that, so ten at least of each are needed"
+        )
+    return train, valid
 
 
 def main():

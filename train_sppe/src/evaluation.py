@@ -22,7 +22,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))
 
 import plot
+from predictor import PROPOSAL_CONF
 from runtime import load_runtime
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PART_OF, PARTS, PUPILS, to_68
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
@@ -46,6 +47,7 @@ from utils.dpg import build_dpg
 from utils.lists import names_of, numbers_of, write_list
 from yolo.bbox import iou_matrix
 from yolo.detector import Detector
+from yolo.evaluate import Judged
 
 # Pixel distances at which PPR is taken.
 PPR_PIXELS = tuple(range(1, 11))
@@ -298,13 +300,17 @@ def attribute_bands(values: np.ndarray) -> dict[str, np.ndarray]:
     if len(different) <= MOST_VALUES:
         return {str(value): values == value for value in different}
     try:
-        numbers = values.astype(float)
+        numbers = np.where(values == "", "nan", values).astype(float)
     except ValueError:
         return {}
-    bars = np.unique(np.quantile(numbers, np.linspace(0, 1, NUMBER_BANDS + 1)))
+    known = np.isfinite(numbers)
+    if not known.any():
+        return {}
+    bars = np.unique(np.quantile(numbers[known], np.linspace(0, 1, NUMBER_BANDS + 1)))
     bands = [(low, high, (numbers > low) & (numbers <= high)) for low, high in pairwise(bars)]
     bands[0][2][numbers == bars[0]] = True
-    return {f"{numbers[rows].min():g} to {numbers[rows].max():g}": rows for _, _, rows in bands}
+    named = {f"{numbers[rows].min():g} to {numbers[rows].max():g}": rows for _, _, rows in bands}
+    return named if known.all() else {**named, "unknown": ~known}
 
 
 def table(report: dict) -> str:
@@ -498,17 +504,27 @@ def predict_in_boxes(
     return points, scores, float(overlap[found].mean()) if len(found) else None
 
 
-def make_detector(opt: argparse.Namespace, estimator: Estimator) -> Detector:
-    """The detector of --detector, run as the estimator is."""
+def make_detector(opt: argparse.Namespace, estimator: Estimator) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    """What finds faces in the pipeline: the detector of --detector, judged by the estimator where that is its part.
+
+    Called with pictures (H, W, 3) uint8 RGB, gives boxes and scores (K, 5) of each.
+    """
     how = {**speed(opt), "device": estimator.device}
-    if not opt.detector:
-        return Detector(**how)
-    if not opt.detector.is_file():
-        raise FileNotFoundError(f"--detector: no weights at {opt.detector}")
-    return Detector(HERE.parents[1] / "yolo" / "cfg" / f"{opt.detector.stem}.cfg", opt.detector, **how)
+    bar = estimator.meta.get("face_score")
+    if bar is not None:
+        how["conf"] = PROPOSAL_CONF
+    if opt.detector:
+        if not opt.detector.is_file():
+            raise FileNotFoundError(f"--detector: no weights at {opt.detector}")
+        how |= {"cfg": HERE.parents[1] / "yolo" / "cfg" / f"{opt.detector.stem}.cfg", "weights": opt.detector}
+    detector = Detector(**how)
+    if bar is None:
+        return detector
+    judged = Judged(detector, estimator)
+    return lambda images: [found[found[:, 4] >= bar] for found in judged(images)]
 
 
-def detect(data: Annotations, detector: Detector) -> tuple[np.ndarray, np.ndarray]:
+def detect(data: Annotations, detector: Callable) -> tuple[np.ndarray, np.ndarray]:
     """Of the boxes found in each face's picture the one that overlaps the annotated box best.
 
     Returns:

@@ -215,6 +215,7 @@ def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
 FIXED = (
     *("nClasses", "depth", "width", "backbone", "lateral", "duc", "optMethod", "precision", "ema"),
     *("seed", "trainBatch", "dataset", "crit", "growth"),
+    *("inputResH", "inputResW", "hmGauss", "decode", "dataRoot", "share", "exclude", "weightDecay"),
 )
 
 # Of these, what trainings of version 0.1.0 did not know, and had.
@@ -263,13 +264,14 @@ class TrainingState:
             raise ValueError(
                 f"--Continue: {path} cannot be read ({sentence(error)}); start again from a model"
             ) from error
-        theirs = {**NEW, **content.get("fixed", self.fixed)}
+        theirs = {**self.fixed, **NEW, **content.get("fixed", self.fixed)}  # versions told fewer
         different = [f"--{name} {theirs[name]}" for name in FIXED if theirs[name] != self.fixed[name]]
         if different:
             raise ValueError(f"--Continue: this training was started with {' '.join(different)}; say the same")
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
-        self.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:  # empty where the run was none in fp16
+            self.scaler.load_state_dict(content["scaler"])
         self.epoch, self.steps, self.best = content["epoch"], content["steps"], content["best"]
         if self.clip:
             self.clip.mean = content["clip"] or 0.0
@@ -295,8 +297,10 @@ def validate_and_save(opt, state: TrainingState, step, loader, folder: Path, fig
     figures["val"], first = engine.evaluate(judge, loader, opt.validIters)
     if opt.snapshot and state.epoch % opt.snapshot == 0:
         save_whole(state.model.state_dict(), folder / f"model_{state.epoch}.pkl")
-    if figures["val"]["nme"] < state.best:
-        state.best = figures["val"]["nme"]
+    # without a face whose eye corners are annotated there is no NME: then the loss judges
+    worth = next(value for value in (figures["val"]["nme"], figures["val"]["loss"]) if math.isfinite(value))
+    if worth < state.best:
+        state.best = worth
         save_whole(state.model.state_dict(), folder / "model_best.pkl")
     pictures = engine.example_pictures(judge, first)
     if own:

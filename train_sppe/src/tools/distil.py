@@ -53,7 +53,9 @@ def main(argv: list[str] | None = None) -> None:
 def run(opt: argparse.Namespace) -> None:
     train, val = (Taught(opt.labelled, split) for split in ("train", "val"))
     both = regression([train])
-    told = 100 * np.nanmean(nme(val.points(both), val.data.points, np.isfinite(val.points(both)[..., 0])))
+    found = val.points(both)
+    known = np.isfinite(found[..., 0]) & (val.data.visible > 0)
+    told = 100 * np.nanmean(nme(found, val.data.points, known))
     print(f"mesh to points: NME {told:.2f} % on {len(val.data)} validation faces")
     if opt.unlabelled:
         root, data = opt.unlabelled, improve_unlabelled(Taught(opt.unlabelled, "train"), both)
@@ -122,7 +124,8 @@ def regression(sets: list[Taught], rows=slice(None)) -> np.ndarray:
     inputs, wanted = [], []
     for taught in sets:
         views, targets = taught.views[rows], taught.targets()[rows]
-        seen = np.isfinite(views[..., 0, 0])
+        labelled = (taught.data.visible[rows] > 0).all(axis=1)
+        seen = np.isfinite(views[..., 0, 0]) & labelled[:, None]
         middle, turn = frames(views)
         inputs.append(((views - middle) @ turn)[seen].reshape(seen.sum(), -1))
         wanted.append(((targets - middle) @ turn)[seen].reshape(seen.sum(), -1))

@@ -25,7 +25,7 @@ from SPPE.src.landmarks import NUM_POINTS
 from SPPE.src.utils.imread import load_image
 from SPPE.src.utils.pose import mirror_points
 from utils.dataset import READERS, build_dataset
-from utils.dataset.base import boxes_of, sentence
+from utils.dataset.base import sentence
 from utils.dpg import fit
 from yolo.bbox import iou_matrix
 from yolo.detector import FACE_CFG, FACE_WEIGHTS, Detector
@@ -57,12 +57,15 @@ def run(opt: argparse.Namespace) -> None:
     data = build_dataset(opt.dataset, opt.dataRoot, "train")
     detector = Detector(opt.cfg, opt.weights)
     rows = np.flatnonzero((data.visible > 0).all(axis=1))
+    if not len(rows):
+        raise ValueError(f"{opt.dataRoot} has no face with all {NUM_POINTS} points; tools/complete106.py adds them")
     faces, boxes, found = [], [], []
     for chunk in tqdm(np.array_split(rows, -(-len(rows) // BATCH)), unit="batch", disable=None):
         images = [load_image(data.images[row]) for row in chunk]
-        points = [*data.points[chunk], *map(mirror_points, data.points[chunk], [image.shape[1] for image in images])]
+        widths = [image.shape[1] for image in images]
+        points = [*data.points[chunk], *map(mirror_points, data.points[chunk], widths)]
+        true = [*data.boxes[chunk], *map(mirror_box, data.boxes[chunk], widths)]
         images += [np.ascontiguousarray(image[:, ::-1]) for image in images]
-        true = boxes_of(np.array(points, np.float32), np.ones((len(points), NUM_POINTS)))
         for own, box, detections in zip(points, true, detector(images)):
             best = best_box(detections, box)
             if best is not None:
@@ -81,6 +84,12 @@ def run(opt: argparse.Namespace) -> None:
     for count, mean, covariance in zip(*(learnt[key] for key in ("faces", "means", "covariances"))):
         deviation = np.sqrt(np.diag(covariance))
         print(f"{count:6}  " + "  ".join(f"{100 * m:6.1f} +- {100 * d:4.1f}" for m, d in zip(mean, deviation)))
+
+
+def mirror_box(box: np.ndarray, width: int) -> np.ndarray:
+    """A box (4,) of a picture -> the same in its mirror image."""
+    x1, y1, x2, y2 = box
+    return np.array([width - 1 - x2, y1, width - 1 - x1, y2], np.float32)
 
 
 def best_box(found: np.ndarray, true: np.ndarray) -> np.ndarray | None:

@@ -39,8 +39,9 @@ sys.path.insert(0, str(SOURCE))  # train_sppe/src, before any other package name
 sys.path.append(str(SOURCE.parents[1]))  # the repository root
 
 from SPPE.src.convention import LAPA_FROM_IBUG
-from SPPE.src.landmarks import NUM_POINTS, POINT_ORDERS
+from SPPE.src.landmarks import IBUG68, NUM_POINTS, POINT_ORDERS
 from SPPE.src.utils.imread import UnreadableImage, load_image
+from tools.complete106 import complete_by_geometry
 from utils.dataset import lapa, w300
 from utils.dataset.base import SPLITS, Annotations, Face, collect, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
@@ -122,13 +123,17 @@ def make(opt: argparse.Namespace) -> None:
 
 
 def adjusted(face: Face, opt: argparse.Namespace) -> Face:
-    """The face with --shift and --ibug-to-lapa applied.
+    """The face with --shift and --ibug-to-lapa applied; of 68 points, those between them come from curves first.
 
     Raises:
         ValueError: a point that the conversion needs is not annotated.
     """
     face.points = face.points + np.float32(opt.shift) * (face.visible > 0)[:, None]
     if opt.ibug_to_lapa:
+        if set(np.flatnonzero(face.visible)) == set(IBUG68):
+            points, sources = complete_by_geometry(face.points[list(IBUG68)])
+            face.points = np.nan_to_num(points)
+            face.visible = np.where(sources > 0, np.maximum(face.visible, 1), 0)
         needed = (np.eye(NUM_POINTS) != LAPA_FROM_IBUG).any(axis=0)
         missing = np.flatnonzero(needed & (face.visible == 0))
         if len(missing):

@@ -27,7 +27,7 @@ from pPose_nms import write_json
 from SPPE.src.landmarks import FLIP_ORDER, IBUG68, LINES, NAMES, NUM_POINTS, PART_OF, PARTS
 from SPPE.src.utils.imread import load_image
 from utils.dataset import build_dataset
-from utils.dataset.base import Annotations
+from utils.dataset.base import Annotations, boxes_of
 
 # The spread of annotators at each iBUG point, in roots of the object's area, as COCO-WholeBody publishes it
 # (Jin et al., "Whole-Body Human Pose Estimation in the Wild", ECCV 2020; its evaluation code).
@@ -76,21 +76,22 @@ FRAME = {"description": "106 facial landmarks, (0, 0) is the middle of the first
 STATS = ("AP", "AP50", "AP75", "AP medium", "AP large", "AR", "AR50", "AR75", "AR medium", "AR large")
 
 
-def annotation(number: int, image: int, points: np.ndarray, visible: np.ndarray) -> dict:
-    """COCO's annotation of one face, points (106, 2), visible (106,): 0 not annotated, 1 hidden, 2 visible.
+def annotation(number: int, image: int, points: np.ndarray, visible: np.ndarray, box: np.ndarray) -> dict:
+    """COCO's annotation of one face: points (106, 2), visible (106,): 0 not annotated, 1 hidden, 2 visible, box (4,).
 
-    bbox and area are those of the annotated points: OKS measures distances in roots of this area.
+    area is that of the annotated points, since OKS measures distances in its roots; bbox is the face's box, forehead
+    and all, that training crops by.
     """
     triples = np.column_stack([points, visible]) * (visible > 0)[:, None]
-    low, high = points[visible > 0].min(axis=0), points[visible > 0].max(axis=0)
-    width, height = (high - low).tolist()
+    width, height = np.ptp(points[visible > 0], axis=0).tolist()
+    x1, y1, x2, y2 = (float(v) for v in box)
     return {
         "id": number,
         "image_id": image,
         "category_id": CATEGORY["id"],
         "keypoints": [int(v) if i % 3 == 2 else round(v, 3) for i, v in enumerate(triples.ravel().tolist())],
         "num_keypoints": int((visible > 0).sum()),
-        "bbox": [round(v, 3) for v in (*low.tolist(), width, height)],
+        "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
         "area": round(width * height, 3),
         "segmentation": [],
         "iscrowd": 0,
@@ -113,10 +114,10 @@ def truth(data: Annotations, folder: Path) -> dict:
         raise ValueError(f"{outside} is not below {folder}; say --images FOLDER, one that all pictures are below")
     names = list(dict.fromkeys(path.relative_to(folder).as_posix() for path in data.images))
     ids = {name: number for number, name in enumerate(names, 1)}
-    rows = zip(data.images, data.points, data.visible)
+    rows = zip(data.images, data.points, data.visible, data.boxes)
     faces = [
-        annotation(i, ids[path.relative_to(folder).as_posix()], points.astype(float), visible.astype(int))
-        for i, (path, points, visible) in enumerate(rows, 1)
+        annotation(i, ids[path.relative_to(folder).as_posix()], points.astype(float), visible.astype(int), box)
+        for i, (path, points, visible, box) in enumerate(rows, 1)
     ]
     return document(names, folder, faces)
 
@@ -128,7 +129,8 @@ def labels(found: list[dict], folder: Path) -> dict:
     faces = []
     for number, entry in enumerate(found, 1):
         points = np.array(entry["keypoints"]).reshape(-1, 3)[:, :2]
-        face = annotation(number, ids[entry["image_id"]], points, np.full(len(points), 2))
+        box = boxes_of(points[None].astype(np.float32), np.ones((1, len(points))))[0]
+        face = annotation(number, ids[entry["image_id"]], points, np.full(len(points), 2), box)
         faces.append({**face, "attributes": {"score": entry["score"]}})
     return document(names, folder, faces)
 

@@ -37,10 +37,12 @@ class DPG:
     rate: float = 0.5
     partial: float = 0.1
 
-    def __call__(self, box: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A box (4,) x1 y1 x2 y2 -> another, never thinner than MIN_FRACTION of it; points (106, 2) of its face.
+    def __call__(
+        self, box: np.ndarray, points: np.ndarray, rng: np.random.Generator, known: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A box (4,) x1 y1 x2 y2 -> another, never thinner than MIN_FRACTION of it.
 
-        All in image pixels.
+        points (106, 2) of its face, of which known (106,) bool are annotated (None: all). All in image pixels.
         """
         draw = rng.random()
         size = np.tile(box[2:] - box[:2], 2)
@@ -48,11 +50,11 @@ class DPG:
             return self._part(box, size[:2], rng)
         if draw > self.partial + self.rate:
             return box
-        moved = box + size * self.errors(box, points, rng).astype(np.float32)
+        moved = box + size * self.errors(box, points, rng, known).astype(np.float32)
         middle, half = (moved[:2] + moved[2:]) / 2, np.maximum(moved[2:] - moved[:2], MIN_FRACTION * size[:2]) / 2
         return np.concatenate([middle - half, middle + half])
 
-    def errors(self, box: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def errors(self, box, points, rng: np.random.Generator, known: np.ndarray | None = None) -> np.ndarray:
         """One draw of the four edges' errors, (4,), as fractions of the box."""
         return rng.normal(*np.array(self.edges, np.float32).T)
 
@@ -74,8 +76,11 @@ class LearntDPG(DPG):
     means: np.ndarray = None
     covariances: np.ndarray = None
 
-    def errors(self, box: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        cluster = ((self.centres - describe(points[None], box[None])) ** 2).sum(axis=1).argmin()
+    def errors(self, box, points, rng: np.random.Generator, known: np.ndarray | None = None) -> np.ndarray:
+        apart = (self.centres - describe(points[None], box[None])) ** 2  # (C, 212)
+        if known is not None:
+            apart = apart[:, np.repeat(known, 2)]
+        cluster = apart.sum(axis=1).argmin()
         return rng.multivariate_normal(self.means[cluster], self.covariances[cluster])
 
 

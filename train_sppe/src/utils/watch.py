@@ -1,6 +1,7 @@
 """What a training shows: a JSON line an epoch, tensorboard, and visdom on request."""
 
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -61,7 +62,8 @@ class Watch:
         """figures: {"train": {"loss": ...}, "val": {...}} of that epoch."""
         flat = {f"{part}/{name}": value for part, values in figures.items() for name, value in values.items()}
         with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": number, **flat}) + "\n")
+            told = {name: value if math.isfinite(value) else None for name, value in flat.items()}  # JSON has no NaN
+            file.write(json.dumps({"epoch": number, **told}) + "\n")
         for name, value in flat.items():
             self.board.add_scalar(name, value, number)
             part, metric = name.split("/")

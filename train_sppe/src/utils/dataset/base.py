@@ -289,7 +289,8 @@ class FaceDataset(Dataset):
 
     A sample is a dict: crop (H, W, 3) uint8 RGB; points (106, 2) in crop pixels; mask (106,) float, 0 where nothing is
     annotated; affine (2, 3) image -> crop; index. Random numbers come from (seed, epoch, index) alone, so any number
-    of workers, and a run that was resumed, see the same samples.
+    of workers, and a run that was resumed, see the same samples. Index (i, k) is face i drawn anew, for the k-th
+    time that it comes again within an epoch.
 
     Args:
         data: the annotations.
@@ -322,12 +323,13 @@ class FaceDataset(Dataset):
         """Choose the random numbers of this epoch."""
         self.epoch = epoch
 
-    def __getitem__(self, index: int) -> dict:
+    def __getitem__(self, index: int | tuple[int, int]) -> dict:
+        index, time = index if isinstance(index, tuple) else (index, 0)
         path, box, points = self.data.images[index], self.data.boxes[index], self.data.points[index]
         image = self.pictures[path] if path in self.pictures else _load(path)
-        rng = np.random.default_rng((self.seed, self.epoch, index))
+        rng = np.random.default_rng((self.seed, self.epoch, index, *([time] if time else [])))
         if self.dpg is not None:
-            box = self.dpg(box, points, rng)
+            box = self.dpg(box, points, rng, self.data.visible[index] > 0)
         height, width = image.shape[:2]
         box = grow_boxes(box[None], width, height, self.growth)[0]
         affine, mirrored = crop_affines(box[None], *self.input_size)[0], False

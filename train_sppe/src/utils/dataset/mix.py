@@ -11,6 +11,7 @@ class MixedSampler(Sampler):
 
     With shares an epoch is one pass over the first data set, and of every other as many samples as its share says,
     drawn in passes of its own (nothing comes twice before all came once). Without shares it is one pass over all.
+    What comes again within an epoch is (index, 1), (index, 2), ..., and `FaceDataset` draws it anew.
 
     Args:
         sizes: of the data sets. shares: one positive number each, or None.
@@ -19,7 +20,7 @@ class MixedSampler(Sampler):
 
     def __init__(self, sizes: list[int], shares: list[float] | None, world: int = 1, rank: int = 0, seed: int = 0):
         self.sizes, self.world, self.rank, self.seed, self.epoch = sizes, world, rank, seed, 0
-        self.counts = [round(sizes[0] * share / shares[0]) for share in shares] if shares else list(sizes)
+        self.counts = [max(1, round(sizes[0] * share / shares[0])) for share in shares] if shares else list(sizes)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -27,17 +28,26 @@ class MixedSampler(Sampler):
     def __len__(self) -> int:
         return -(-sum(self.counts) // self.world)
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[int | tuple[int, int]]:
         starts = np.cumsum([0, *self.sizes])
         parts = [start + self._draw(i) for i, start in enumerate(starts[:-1])]
         order = np.random.default_rng((self.seed, self.epoch)).permutation(np.concatenate(parts))
         order = np.resize(order, len(self) * self.world)
-        return iter(order[self.rank :: self.world].tolist())
+        for time, index in zip(*np.divmod(order[self.rank :: self.world], starts[-1])):
+            yield (int(index), int(time)) if time else int(index)
 
     def _draw(self, source: int) -> np.ndarray:
-        """This epoch's samples of one data set, a piece of an endless row of passes over it."""
+        """This epoch's samples of one data set, a piece of an endless row of passes over it.
+
+        Those that come again have the sum of the sizes added, each time once more.
+        """
         size, count = self.sizes[source], self.counts[source]
         first, last = self.epoch * count, (self.epoch + 1) * count
         passes = range(first // size, -(-last // size))
         row = np.concatenate([np.random.default_rng((self.seed, source, n)).permutation(size) for n in passes])
-        return row[first - passes[0] * size :][:count]
+        row = row[first - passes[0] * size :][:count]
+        order = np.argsort(row, kind="stable")  # equal ones side by side, in their order
+        _, begins, repeats = np.unique(row[order], return_index=True, return_counts=True)
+        times = np.empty(count, int)
+        times[order] = np.arange(count) - np.repeat(begins, repeats)
+        return row + times * sum(self.sizes)
