@@ -181,8 +181,9 @@ def boxes_of(detector: Detector) -> Callable:
 def quantise(data: bytes, graph: torch.nn.Module, pictures: np.ndarray) -> bytes:
     """ONNX bytes -> the same with its convolutions in 8 bits, ranges from the pictures (ONNX Runtime's quantiser).
 
-    What is decoded keeps its digits: the last convolutions are left as they are. Ranges are the means of the pictures'
-    own, since those of the few most extreme pictures would cost all others digits. doc/export.md has the figures.
+    What is decoded keeps its digits: the last convolutions are left as they are. The landmark network's ranges are the
+    means of the pictures' own, since those of the most extreme pictures would cost all others digits; the detector's
+    are the extremes, without which boxes move. doc/export.md has the figures.
     """
     onnx = need("onnx", "onnx")
     need("onnxruntime", "onnxruntime")
@@ -210,7 +211,7 @@ def quantise(data: bytes, graph: torch.nn.Module, pictures: np.ndarray) -> bytes
             per_channel=True,
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
-            extra_options={"CalibMovingAverage": True},
+            extra_options={"CalibMovingAverage": isinstance(graph, Landmarker)},
         )
         return Path(target).read_bytes()
 

@@ -124,6 +124,14 @@ def test_int8_runs_and_is_tied_to_its_weights(few, tmp_path, portrait):
         Estimator(lite, decode="alphapose", runtime=load_runtime("onnx", "int8"))
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_the_shipped_networks_run_in_8_bits(runtime, portrait):
+    """Their quantised twins are of the weights beside them: after a new training, export.py --int8 makes them anew."""
+    (face,) = FacePredictor(runtime=runtime, precision="int8")(portrait)
+    (exact,) = FacePredictor(device="cpu", precision="fp32")(portrait)
+    assert np.linalg.norm(face.landmarks - exact.landmarks, axis=1).mean() < 0.02 * np.ptp(exact.box[0::2])
+
+
 def test_last_convolutions_are_those_whose_output_is_decoded():
     detector, lite = Detector(), Estimator(LITE, device="cpu")
     graphs = Finder(detector.net.float()), Landmarker(lite.net, "dark", lite.input_size)
