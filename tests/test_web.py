@@ -474,6 +474,25 @@ def test_upload_see_hover_toggle_download(page, commanded):
     assert complaints(page) == []
 
 
+def test_a_camera_that_nobody_waits_for_any_more_is_let_go(page):
+    """The camera's permission comes after a second click: its light must not stay on."""
+    page.execute_script("""
+        const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices)
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+            window.streams = [...(window.streams ?? []), await real(wanted)]
+            await new Promise((done) => (window.allow = done))
+            return window.streams.at(-1)
+        }
+    """)
+    state = "return [window.allow !== undefined, ...window.streams?.at(-1).getTracks().map((t) => t.readyState) ?? []]"
+    find(page, "#camera").click()
+    until(lambda: page.execute_script(state) == [True, "live"])
+    find(page, "#camera").click()
+    page.execute_script("window.allow()")
+    until(lambda: page.execute_script(state) == [True, "ended"])
+    assert page.execute_script("return window.streams.length") == 1 and complaints(page) == []
+
+
 def test_the_picture_that_is_saved_has_the_parts_that_are_shown(page, tmp_path):
     plain = load_image(EXAMPLES / "grace_hopper.jpg")
     Image.fromarray(plain).save(tmp_path / "grace.png")  # saved as PNG again, and so to the pixel
