@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 import torch
 
@@ -208,9 +209,22 @@ def test_a_run_is_not_continued_with_other_options(train, capsys):
     assert train("--expID", "a", "--nEpochs", 1) == 0
     assert train("--expID", "a", "--nEpochs", 2, "--Continue", "--optMethod", "rmsprop") == 2
     assert "started with --optMethod adam" in capsys.readouterr().err
+    assert train("--expID", "a", "--nEpochs", 2, "--Continue", "--hmGauss", 3) == 2
+    assert "started with --hmGauss" in capsys.readouterr().err
     (train.exp / "a" / "checkpoint.pt").write_bytes(b"torn")
     assert train("--expID", "a", "--nEpochs", 2, "--Continue") == 2
     assert "checkpoint.pt cannot be read" in capsys.readouterr().err
+
+
+def test_without_eye_corners_the_loss_judges(train, tmp_path):
+    """Where no face has what NME is taken between, there is a best model all the same."""
+    make_tiny_dataset(tmp_path / "set", n=20)
+    with h5py.File(tmp_path / "set" / "annot_dt_fac_106_ldmks.h5", "r+") as file:
+        visible = file["visible"][:]
+        visible[:, [66, 79]] = 0
+        file["visible"][:] = visible
+    assert train("--dataRoot", tmp_path / "set", "--expID", "a", "--nEpochs", 1, "--snapshot", 0) == 0
+    assert (train.exp / "a" / "model_best.pkl").is_file() and log(train.exp / "a")[0]["val/nme"] is None
 
 
 def test_two_processes_train_one_network(script, tmp_path):

@@ -486,3 +486,10 @@ def test_both_networks_judge():
     two, none = judged([np.zeros((10, 10, 3), np.uint8), np.zeros((0, 10, 3), np.uint8)])
     assert two[:, 4] == pytest.approx([0.8 * 0.9, 0.9 * 0.3]) and (two[:, :4] == found[::-1, :4]).all()
     assert none.shape == (0, 5)
+
+
+def test_what_was_told_of_an_unfinished_epoch_is_forgotten(tmp_path):
+    lines = [json.dumps({"epoch": epoch}) for epoch in ("start", 0, 1, 2)]
+    (tmp_path / "log.jsonl").write_text("\n".join([*lines, '{"epoch": 3, "lo']))
+    train.forget(tmp_path / "log.jsonl", 2)
+    assert (tmp_path / "log.jsonl").read_text().splitlines() == lines[:3]
