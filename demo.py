@@ -37,7 +37,6 @@ from opt import IGNORED, build_parser
 from pPose_nms import FORMATS, name_with, write_json, write_results, write_whole
 from predictor import DETECTORS, FacePredictor, find_weights
 from progress import Progress, stamp
-from runtime import sha256
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER
 from tracking import Tracker, follow
 from video import Camera, VideoReader, VideoWriter
@@ -152,9 +151,12 @@ def settings(opt: argparse.Namespace) -> dict:
     """What shapes the results, options and files: a run with others cannot go on where one ended."""
     own = {name: value for name, value in vars(opt).items() if name not in (*SHAPELESS, *IGNORED)}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in own.items()}
-    sppe, detector = find_weights(opt.sppe, WEIGHTS_FOLDER, ".pth"), find_weights(opt.detector, DETECTORS, ".weights")
-    contents = {"sppe's SHA-256": sha256(sppe), "detector's SHA-256": sha256(detector)}
-    return plain | contents | ({"video's stamp": stamp(Path(opt.videofile))} if opt.videofile is not None else {})
+    files = {
+        "sppe's stamp": find_weights(opt.sppe, WEIGHTS_FOLDER, ".pth"),
+        "detector's stamp": find_weights(opt.detector, DETECTORS, ".weights"),
+        "video's stamp": None if opt.videofile is None else Path(opt.videofile),
+    }
+    return plain | {name: stamp(path) for name, path in files.items()}
 
 
 def output_options(opt: argparse.Namespace) -> dict:

@@ -77,11 +77,7 @@ def int8_file(weights: Path) -> Path:
 
 def origin(graph: nn.Module, weights: Path) -> dict[str, str]:
     """What ties an ONNX file to its weights file and to the graph's settings; stands in its metadata."""
-    return {"weights_sha256": sha256(weights), **graph.settings}
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), **graph.settings}
 
 
 def read_int8(graph: nn.Module, weights: Path) -> bytes:

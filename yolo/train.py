@@ -13,7 +13,6 @@ on as if it had not been.
 """
 
 import argparse
-import contextlib
 import json
 import math
 import time
@@ -22,6 +21,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+
+from SPPE.src.utils.epochs import keep_epochs
 
 from .darknet import Darknet
 from .dataset import Composer, load_heads, relabel
@@ -150,16 +151,6 @@ def record(run, figures):
     print(json.dumps(figures), flush=True)
 
 
-def forget(log, first):
-    """Drop the log's lines of epochs from `first` on, which a kill left without a state; the last may be torn."""
-    kept = []
-    for line in log.read_text().splitlines() if log.is_file() else ():
-        with contextlib.suppress(ValueError):
-            epoch = json.loads(line)["epoch"]
-            kept += [line + "\n"] if epoch == "start" or epoch < first else []
-    log.write_text("".join(kept))
-
-
 def parse_arguments(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
@@ -221,7 +212,7 @@ def main(argv=None):
     first, best = 0, 0.0
     if args.Continue:
         first, best = load_state(run / "state.pt", net, average, optimizer)
-        forget(run / "log.jsonl", first)
+        keep_epochs(run / "log.jsonl", lambda epoch: epoch == "start" or epoch < first)
     elif args.start:
         figures = validate(args.start, valid_scenes, valid_crops, args)
         best = figures["ap"]

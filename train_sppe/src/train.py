@@ -298,7 +298,7 @@ def validate_and_save(opt, state: TrainingState, step, loader, folder: Path, fig
     if opt.snapshot and state.epoch % opt.snapshot == 0:
         save_whole(state.model.state_dict(), folder / f"model_{state.epoch}.pkl")
     # without a face whose eye corners are annotated there is no NME: then the loss judges
-    worth = next(value for value in (figures["val"]["nme"], figures["val"]["loss"]) if math.isfinite(value))
+    worth = figures["val"]["nme" if math.isfinite(figures["val"]["nme"]) else "loss"]
     if worth < state.best:
         state.best = worth
         save_whole(state.model.state_dict(), folder / "model_best.pkl")

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from SPPE.src.utils.epochs import keep_epochs
+
 TRUTH, PREDICTION = (80, 220, 80), (255, 70, 70)  # RGB
 
 
@@ -43,20 +45,8 @@ class Watch:
 
     def __init__(self, log: Path, events: Path, visdom=None, start: int = 0):
         self.log, self.visdom = log, visdom
-        self._drop_after(start)
+        keep_epochs(log, lambda epoch: epoch <= start)
         self.board = SummaryWriter(str(events), purge_step=start + 1 if start else None)
-
-    def _drop_after(self, start: int) -> None:
-        """Keep the log's lines up to epoch `start`; the last line may be torn."""
-        kept = []
-        for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.is_file() else ():
-            try:
-                kept += [line] if json.loads(line)["epoch"] <= start else []
-            except ValueError:
-                continue
-        temporary = self.log.with_name(self.log.name + ".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        temporary.replace(self.log)
 
     def epoch(self, number: int, figures: dict[str, dict[str, float]]) -> None:
         """figures: {"train": {"loss": ...}, "val": {...}} of that epoch."""

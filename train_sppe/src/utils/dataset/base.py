@@ -327,7 +327,7 @@ class FaceDataset(Dataset):
         index, time = index if isinstance(index, tuple) else (index, 0)
         path, box, points = self.data.images[index], self.data.boxes[index], self.data.points[index]
         image = self.pictures[path] if path in self.pictures else _load(path)
-        rng = np.random.default_rng((self.seed, self.epoch, index, *([time] if time else [])))
+        rng = np.random.default_rng((self.seed, self.epoch, index, time))
         if self.dpg is not None:
             box = self.dpg(box, points, rng, self.data.visible[index] > 0)
         height, width = image.shape[:2]

@@ -1,6 +1,8 @@
 """Several data sets in one epoch, each with its share."""
 
+from collections import Counter
 from collections.abc import Iterator
+from itertools import cycle, islice
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -32,22 +34,17 @@ class MixedSampler(Sampler):
         starts = np.cumsum([0, *self.sizes])
         parts = [start + self._draw(i) for i, start in enumerate(starts[:-1])]
         order = np.random.default_rng((self.seed, self.epoch)).permutation(np.concatenate(parts))
-        order = np.resize(order, len(self) * self.world)
-        for time, index in zip(*np.divmod(order[self.rank :: self.world], starts[-1])):
-            yield (int(index), int(time)) if time else int(index)
+        row: list[int | tuple[int, int]] = []
+        times = Counter[int]()
+        for index in order.tolist():
+            row.append((index, times[index]) if times[index] else index)
+            times[index] += 1
+        return islice(cycle(row), self.rank, len(self) * self.world, self.world)
 
     def _draw(self, source: int) -> np.ndarray:
-        """This epoch's samples of one data set, a piece of an endless row of passes over it.
-
-        Those that come again have the sum of the sizes added, each time once more.
-        """
+        """This epoch's samples of one data set, a piece of an endless row of passes over it."""
         size, count = self.sizes[source], self.counts[source]
         first, last = self.epoch * count, (self.epoch + 1) * count
         passes = range(first // size, -(-last // size))
         row = np.concatenate([np.random.default_rng((self.seed, source, n)).permutation(size) for n in passes])
-        row = row[first - passes[0] * size :][:count]
-        order = np.argsort(row, kind="stable")  # equal ones side by side, in their order
-        _, begins, repeats = np.unique(row[order], return_index=True, return_counts=True)
-        times = np.empty(count, int)
-        times[order] = np.arange(count) - np.repeat(begins, repeats)
-        return row + times * sum(self.sizes)
+        return row[first - passes[0] * size :][:count]
