@@ -136,7 +136,7 @@ def connect(opt: argparse.Namespace):
         "include_dashboard": False if not opt.address else None,
     }
     try:
-        ray.init(address=opt.address, runtime_env={"env_vars": env}, **quiet)
+        ray.init(address=opt.address or "local", runtime_env={"env_vars": env}, **quiet)
     except Exception as error:  # Ray's own kinds, by version
         raise OSError(f"no Ray cluster at --address {opt.address}: {str(error).splitlines()[0]}") from error
     total = ray.cluster_resources()

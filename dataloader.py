@@ -31,6 +31,9 @@ T = TypeVar("T")
 # Decoding a 12-megapixel JPEG takes about as long as both networks do, so a few threads keep up with them.
 DECODE_THREADS = max(1, min(4, os.cpu_count() or 1))
 
+# A box's columns in a .csv, in the order in which they are looked for.
+BOX_COLUMNS = (("left", "top", "right", "bottom"), ("x1", "y1", "x2", "y2"))
+
 # Items that wait between two stages: enough that neither waits for the other, few enough to bound the memory.
 QUEUE_SIZE = 2
 
@@ -133,7 +136,7 @@ def frame_jobs(frames: Iterable) -> Iterator[Job]:
 def read_boxes(path: Path) -> dict[str, np.ndarray]:
     """Boxes from a file, by picture: {name: (N, 5) x1 y1 x2 y2 score}; the score is 1 where the file has none.
 
-    .csv: a header and a box a line, `image,x1,y1,x2,y2` and perhaps `score`.
+    .csv: a header and a box a line, `image,x1,y1,x2,y2` and perhaps `score`; or --format csv's own landmarks.csv.
     .json: an object {name: [[x1, y1, x2, y2], ...]}, with or without a fifth number, the score; or a list of COCO
     results or AlphaPose detections, {"image_id": name, "bbox": [x, y, width, height], "score": s}.
 
@@ -159,12 +162,15 @@ def read_boxes(path: Path) -> dict[str, np.ndarray]:
 
 
 def _csv_boxes(text: str) -> Iterator[tuple[str, str, list]]:
-    for row in (reader := csv.DictReader(text.splitlines())):
+    reader = csv.DictReader(text.splitlines())
+    # in our own landmarks.csv, x1 y1 x2 y2 are landmarks
+    corners = next((own for own in BOX_COLUMNS if set(own) <= set(reader.fieldnames or ())), BOX_COLUMNS[-1])
+    for row in reader:
         where = f"line {reader.line_num}"
-        missing = [name for name in ("image", "x1", "y1", "x2", "y2") if row.get(name) is None]
+        missing = [name for name in ("image", *corners) if row.get(name) is None]
         if missing:
             raise ValueError(f"{where} lacks {', '.join(missing)}; expected the header image,x1,y1,x2,y2 or with score")
-        yield where, row["image"], [row["x1"], row["y1"], row["x2"], row["y2"], row.get("score") or 1]
+        yield where, row["image"], [*(row[name] for name in corners), row.get("score") or 1]
 
 
 def _json_boxes(text: str) -> Iterator[tuple[str, str, list | None]]:

@@ -34,7 +34,7 @@ from dataloader import (
 )
 from fn import vis_frame
 from opt import IGNORED, build_parser
-from pPose_nms import FORMATS, name_with, write_json, write_results, write_whole
+from pPose_nms import FORMATS, name_with, results_file, write_json, write_results, write_whole
 from predictor import DETECTORS, FacePredictor, find_weights
 from progress import Progress, stamp
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER
@@ -81,6 +81,8 @@ def main(argv: list[str] | None = None, prog: str = "demo.py", **defaults) -> in
 
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError for the first option that makes no sense; print which are taken for AlphaPose's sake only."""
+    if opt.format == "coco":  # AlphaPose's other name for it
+        opt.format = "alphapose"
     if opt.format not in FORMATS:
         raise ValueError(f"unknown --format {opt.format!r}; choose one of {', '.join(FORMATS)}")
     for name in ("detbatch", "posebatch"):
@@ -154,7 +156,10 @@ def settings(opt: argparse.Namespace) -> dict:
     files = {
         "sppe's stamp": find_weights(opt.sppe, WEIGHTS_FOLDER, ".pth"),
         "detector's stamp": find_weights(opt.detector, DETECTORS, ".weights"),
+        "cfg's stamp": opt.cfg,
         "video's stamp": None if opt.videofile is None else Path(opt.videofile),
+        # a picture's own boxes are in its line
+        "boxes' stamp": opt.boxes if is_stream(opt) else None,
     }
     return plain | {name: stamp(path) for name, path in files.items()}
 
@@ -202,6 +207,13 @@ def has_picture(job: Job, opt: argparse.Namespace) -> bool:
     return not opt.save_img or (opt.outdir / "vis" / picture_name(job.name)).is_file()
 
 
+def has_results(opt: argparse.Namespace) -> bool:
+    """Whether what a video's run writes is there from an earlier one."""
+    return results_file(opt.outdir, opt.format).exists() and (
+        not opt.save_video or (opt.outdir / video_name(opt)).is_file()
+    )
+
+
 def run_stream(
     opt: argparse.Namespace,
     stream: VideoReader | Camera,
@@ -210,7 +222,7 @@ def run_stream(
     progress: Progress,
 ) -> int:
     """All stages over a video's or a camera's frames, faces followed from one to the next."""
-    if progress.finished == output_options(opt):
+    if progress.finished == output_options(opt) and has_results(opt):
         print(f"{opt.prog}: {stream.path} is done already; results in {opt.outdir}", file=sys.stderr)
         return 0
     start, jobs = time.perf_counter(), []
@@ -290,7 +302,8 @@ def finish(jobs: Iterable[Job], opt: argparse.Namespace, predictor: FacePredicto
         return job
 
     draws = opt.save_img or opt.vis or opt.save_video
-    return ordered_map(work, jobs, 0 if opt.sp or not draws else DECODE_THREADS)
+    here = opt.sp or opt.webcam is not None or not draws  # a camera's picture waits for no later one
+    return ordered_map(work, jobs, 0 if here else DECODE_THREADS)
 
 
 def picture_name(name: str) -> str:

@@ -85,31 +85,39 @@ def export(opt: argparse.Namespace) -> None:
     """Write and check what the options ask for."""
     detector_weights = find_weights(DEFAULT_DETECTOR if opt.detector == "none" else opt.detector, DETECTORS, ".weights")
     cfg = opt.cfg or ROOT / "yolo" / "cfg" / f"{detector_weights.stem}.cfg"
-    detector = Detector(cfg, detector_weights, precision="fp32")
-    pictures = list(read_pictures(opt.images or ROOT / "examples" / "imgs"))
-    squares = np.stack([detector.preprocess(picture)[0] for picture in pictures])
+    detector = Detector(cfg, detector_weights, device="cpu", precision="fp32")
+    folder = opt.images or ROOT / "examples" / "imgs"
+    weights = None if opt.sppe == "none" else find_weights(opt.sppe, WEIGHTS_FOLDER, ".pth")
+    estimator = weights and Estimator(weights, device="cpu", precision="fp32", flip=opt.flip, decode=opt.decode)
+    squares, found = [], []
+    for picture in read_pictures(folder):  # one at a time: photographs are large
+        squares.append(detector.preprocess(picture)[0])
+        if estimator:
+            found.append(estimator.crop(picture, detector([picture])[0][:, :4])[0])
     if opt.detector != "none":
-        write(Finder(detector.net), squares, detector_weights, boxes_of(detector), opt)
-    if opt.sppe != "none":
-        weights = find_weights(opt.sppe, WEIGHTS_FOLDER, ".pth")
-        estimator = Estimator(weights, device="cpu", precision="fp32", flip=opt.flip, decode=opt.decode)
-        boxes = detector(pictures)
-        crops = [estimator.crop(p, b[:, :4])[0] for p, b in zip(pictures, boxes)]
-        crops = np.concatenate(crops)[:MOST]
+        write(Finder(detector.net), np.stack(squares), detector_weights, boxes_of(detector), opt)
+    if estimator:
+        crops = np.concatenate(found)[:MOST]
         if not len(crops):
-            raise ValueError(f"no face was found in {opt.images}: the landmark network cannot be checked there")
+            raise ValueError(f"no face was found in {folder}: the landmark network cannot be checked there")
         decode = estimator.decode if opt.with_decode or opt.int8 else None
         graph = Landmarker(estimator.net, decode, estimator.input_size, estimator.growth)
         write(graph, crops, weights, functools.partial(points_of, decode=estimator.decode), opt)
 
 
 def read_pictures(folder: Path) -> Iterator[np.ndarray]:
-    """The pictures of a folder that can be read, MOST at most. Raises as `folder_jobs`."""
+    """The pictures of a folder that can be read, one by one, MOST at most. Raises as `folder_jobs`, and for none."""
+    count = 0
     for job in folder_jobs(folder)[:MOST]:
         try:
-            yield load_image(job.path)
+            picture = load_image(job.path)
         except (UnreadableImage, OSError) as error:
             print(f"export.py: left out: {error}", file=sys.stderr)
+            continue
+        yield picture
+        count += 1
+    if not count:
+        raise ValueError(f"none of the pictures of {folder} can be read")
 
 
 def write(graph: torch.nn.Module, pictures: np.ndarray, weights: Path, places: Callable, opt) -> None:

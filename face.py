@@ -62,22 +62,28 @@ class Face:
         annotation_id: its `id`, which annotations need and results do not. `coco_category` is the category they name.
         """
         flags = np.where(self.hollow, COCO_ABSENT, COCO_VISIBLE)
-        x1, y1, x2, y2 = (round(float(v), 3) for v in self.box)
-        width, height = round(x2 - x1, 3), round(y2 - y1, 3)
         own = {} if annotation_id is None else {"id": annotation_id}
-        return own | {
-            "image_id": image_id,
-            "category_id": category_id,
-            "keypoints": [
-                round(float(v), 3) if i % 3 < 2 else int(v)
-                for i, v in enumerate(np.column_stack([self.landmarks, flags]).ravel())
-            ],
-            "num_keypoints": int((flags > 0).sum()),
-            "bbox": [x1, y1, width, height],
-            "area": round(width * height, 3),
-            "iscrowd": 0,
-            "score": round(float(self.score), 4),
-        }
+        own |= {"image_id": image_id, "category_id": category_id}
+        return own | coco_annotation(self.landmarks, flags, self.box) | {"score": round(float(self.score), 4)}
+
+
+def coco_annotation(points: np.ndarray, visible: np.ndarray, box: np.ndarray) -> dict:
+    """What COCO's annotation says of one face: points (K, 2), visible (K,) 0 absent, 1 hidden, 2 visible, box (4,).
+
+    area is that of the points that are there, since OKS measures distances in its roots; bbox is the box, forehead and
+    all.
+    """
+    there = visible > 0
+    triples = np.column_stack([points, visible]) * there[:, None]
+    width, height = np.ptp(points[there], axis=0).tolist() if there.any() else (0.0, 0.0)
+    x1, y1, x2, y2 = (float(v) for v in box)
+    return {
+        "keypoints": [int(v) if i % 3 == 2 else round(v, 3) for i, v in enumerate(triples.ravel().tolist())],
+        "num_keypoints": int(there.sum()),
+        "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
+        "area": round(width * height, 3),
+        "iscrowd": 0,
+    }
 
 
 def coco_category(category_id: int = 1) -> dict:

@@ -57,7 +57,7 @@ def head_pose(points: np.ndarray) -> HeadPose:
     """Points (106, 2), x y in image pixels -> the head's pose.
 
     Raises:
-        ValueError: not 106 points, whose rigid ones are not known.
+        ValueError: not 106 points, whose rigid ones are not known; or points that all but coincide.
     """
     points = np.asarray(points, np.float64)
     if points.shape != (NUM_POINTS, 2):
@@ -66,8 +66,11 @@ def head_pose(points: np.ndarray) -> HeadPose:
     focal = FOCAL * max(float(np.linalg.norm(np.ptp(points, axis=0))), 1e-6)
     x, y = (seen.min(axis=0) + seen.max(axis=0)) / 2
     camera = np.array([[focal, 0, x], [0, focal, y], [0, 0, 1]])
-    _, turn, shift = cv2.solvePnP(_OBJECT, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
-    turn, _ = cv2.solvePnPRefineLM(_OBJECT, seen, camera, None, turn, shift)
+    try:
+        _, turn, shift = cv2.solvePnP(_OBJECT, seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+        turn, _ = cv2.solvePnPRefineLM(_OBJECT, seen, camera, None, turn, shift)
+    except cv2.error as error:
+        raise ValueError(f"no head pose fits these points ({str(error).splitlines()[0]})") from error
     matrix = _FLIP @ cv2.Rodrigues(turn)[0] @ _FLIP
     roll, pitch, yaw = Rotation.from_matrix(matrix).as_euler("ZXY", degrees=True)
     return HeadPose(float(yaw), float(-pitch), float(-roll))

@@ -27,7 +27,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         help=".json or .csv file of boxes to use instead of the detector's (dataloader.read_boxes)",
     )
     add("--outdir", type=Path, default=Path("examples/outputs"), help="where results go")
-    add("--format", default="alphapose", help="of the results: alphapose, cmu, open, csv, pts or npz")
+    add("--format", default="alphapose", help="of the results: alphapose (or coco, the same), cmu, open, csv, pts, npz")
     add("--save_img", action="store_true", help="write pictures with the points to OUTDIR/vis")
     add("--vis", action="store_true", help="show pictures in a window (needs an OpenCV with one)")
     add("--vis_fast", action="store_true", help="draw points only, faster")

@@ -7,6 +7,7 @@ sums over joints scale with the number of points, pixel distances with the size 
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import uuid
@@ -123,8 +124,10 @@ def picture_entry(faces: list, form: str) -> dict:
     for face in faces:
         points, confidence = face.landmarks, face.confidence
         everything = _triples(points, confidence)
-        own = [*IBUG68, *PUPILS]
-        openpose = _triples(points[own], confidence[own]) if len(points) == NUM_POINTS else []
+        openpose = []
+        if len(points) == NUM_POINTS:
+            own = np.vstack([face.to_68(), points[list(PUPILS)]])
+            openpose = _triples(own, confidence[[*IBUG68, *PUPILS]])
         if form == "cmu":
             people.append({"joints": everything, "face_keypoints_2d": openpose})
         else:
@@ -164,6 +167,14 @@ def name_with(name: str, suffix: str) -> str:
     return str(path.with_name(longer))
 
 
+def short_name(name: str, suffix: str, taken: set[str]) -> str:
+    """As `name_with`, without the picture's extension where that is not in `taken` (a.jpg beside a.png); adds it."""
+    stems = itertools.chain([str(Path(name).with_suffix("")), name], (f"{name}-{i}" for i in itertools.count(2)))
+    own = next(own for own in (name_with(stem, suffix) for stem in stems) if own not in taken)
+    taken.add(own)
+    return own
+
+
 def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapose", times: dict | None = None) -> Path:
     """Write the results in a format of `FORMATS`.
 
@@ -177,28 +188,30 @@ def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapos
     """
     if form not in FORMATS:
         raise ValueError(f"unknown --format {form!r}; choose one of {', '.join(FORMATS)}")
+    path = results_file(outdir, form)
     if form == "pts":
-        return write_pts(pictures, outdir / "pts")
-    if form == "csv":
-        path = outdir / "landmarks.csv"
+        write_pts(pictures, path)
+    elif form == "csv":
         write_whole(_csv_lines(pictures, times or {}), path)
-        return path
-    if form == "npz":
-        path = outdir / "landmarks.npz"
+    elif form == "npz":
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **result_arrays(pictures, times or {}))  # type: ignore[arg-type]
         write_whole(buffer.getvalue(), path)
-        return path
-    path = outdir / "alphapose-results.json"
-    if form == "alphapose":  # face by face, so that an hour of video needs no more memory than its faces
+    elif form == "alphapose":  # face by face, so that an hour of video needs no more memory than its faces
         entries = (entry for name, faces in pictures.items() for entry in result_entries(name, faces))
         write_whole(_json_list(entries), path)
     else:
         content = {name: picture_entry(faces, form) for name, faces in pictures.items()}
+        taken: set[str] = set()
         for name, entry in content.items():
-            write_json(entry, outdir / "sep-json" / name_with(name, ".json"))
+            write_json(entry, outdir / "sep-json" / short_name(name, ".json", taken))
         write_json(content, path)
     return path
+
+
+def results_file(outdir: Path, form: str) -> Path:
+    """Where `write_results` writes: a file, or for pts a folder."""
+    return outdir / {"pts": "pts", "csv": "landmarks.csv", "npz": "landmarks.npz"}.get(form, "alphapose-results.json")
 
 
 def _json_list(entries: Iterable[dict]) -> Iterator[bytes]:
@@ -209,26 +222,24 @@ def _json_list(entries: Iterable[dict]) -> Iterator[bytes]:
     yield b"]"
 
 
-def write_pts(pictures: dict[str, list], folder: Path) -> Path:
+def write_pts(pictures: dict[str, list], folder: Path) -> None:
     """A .pts file a face: FOLDER/NAME.pts without the picture's extension, NAME_1.pts for the second face, ..."""
     taken: set[str] = set()
     for name, faces in pictures.items():
         for number, face in enumerate(faces):
-            stem, more = str(Path(name).with_suffix("")), f"_{number}" if number else ""
-            own = name_with(stem, f"{more}.pts")
-            if own in taken:  # a.jpg beside a.png
-                own = name_with(name, f"{more}.pts")
-            taken.add(own)
+            own = short_name(name, f"_{number}.pts" if number else ".pts", taken)
             lines = [f"{x:.3f} {y:.3f}" for x, y in (face.landmarks + PTS_FIRST_PIXEL).tolist()]
             text = "\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""])
             write_whole(text.encode(), folder / own)
     folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _head_pose(face) -> tuple[float, float, float]:
-    """yaw, pitch, roll; not a number for other than 106 points."""
-    return tuple(face.head_pose) if len(face.landmarks) == NUM_POINTS else (np.nan,) * 3
+    """yaw, pitch, roll; not a number where the points have none."""
+    try:
+        return tuple(face.head_pose)
+    except ValueError:
+        return (np.nan,) * 3
 
 
 def _csv_lines(pictures: dict[str, list], times: dict[str, float]) -> Iterator[bytes]:

@@ -37,6 +37,9 @@ DETECTORS = ROOT / "models" / "yolo"
 DEFAULT_SPPE, DEFAULT_DETECTOR = "face106-lite", "face106-det"
 COLOURS = ("rgb", "bgr")  # orders of an array's channels
 
+# Cores that networks may use: OMP_NUM_THREADS, or all. Read once, since a new thread has what another one set last.
+CORES = torch.get_num_threads()
+
 # The detector's threshold where the landmark weights say what `face_score` a face must have: it only proposes then.
 PROPOSAL_CONF = 0.4
 
@@ -48,11 +51,10 @@ def one_core_each(workers: int) -> Iterator[tuple[int, Callable | None]]:
     A network spread over all cores waits in every layer for the core that decodes a picture meanwhile; as many networks
     as cores, each on its own, do not (bench/bench_pipeline.py: 1.55 times the networks' own time became 1.05).
     """
-    before = torch.get_num_threads()
     try:
         yield workers, (lambda: torch.set_num_threads(1)) if workers > 1 else None
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(CORES)
 
 
 def find_weights(name: str | Path, folder: Path, suffix: str) -> Path:
@@ -188,7 +190,7 @@ class FacePredictor:
 
     def _workers(self) -> int:
         """Batches at a time. On a CPU one a core; on CUDA two, so that one is cropped while the other computes."""
-        return {"cpu": os.cpu_count() or 1, "cuda": 2}.get(self.estimator.device.type, 1)
+        return {"cpu": CORES, "cuda": 2}.get(self.estimator.device.type, 1)
 
     def _decode(self, job: Job) -> Job:
         with self.timed("decoding"):

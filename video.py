@@ -9,6 +9,8 @@ sound's packets; OpenCV's reader has no sound, and its writer one fixed frame ra
 knows them by number on every system.
 """
 
+import contextlib
+import math
 import threading
 import time
 import uuid
@@ -119,7 +121,7 @@ class VideoReader:
         for at in sorted(lost):
             yield Frame(None, at, "the frame's data are broken")
             count, last = count + 1, at
-        if self.frames and self._stored < self.frames:
+        if self.frames and self._stored < self.frames and not self._reached(last or 0.0):
             message = f"the data end after {self._stored} frames; the file says {self.frames}"
             yield Frame(None, self._time(None, count, last), message)
 
@@ -141,6 +143,11 @@ class VideoReader:
                 yield _Broken(packet.pts if packet is not None else None)
             if packet is None:
                 return
+
+    def _reached(self, moment: float) -> bool:
+        """Whether a frame at that time is the file's last: a trimmed one counts the frames that it leaves out."""
+        duration = self._stream.duration
+        return duration is not None and moment + 1.5 / float(self.rate) >= float(duration * self.time_base)
 
     def _time(self, pts: int | None, count: int, last: float | None) -> float:
         """Seconds of a frame; by the frame rate where it has no time, or one before the last (old .avi)."""
@@ -306,6 +313,7 @@ class _Sound:
             self._to = out.add_stream("aac", rate=self._from.rate, layout=layout)
         self._packets = source.demux(self._from)
         self._waiting = None
+        self._last, self._length = -math.inf, 1  # of the sound written so far, in its time base
 
     @classmethod
     def of(cls, video: VideoReader, out: "av.container.OutputContainer") -> "_Sound | None":
@@ -335,18 +343,23 @@ class _Sound:
 
     def _write(self, packet: "av.Packet", out: "av.container.OutputContainer") -> None:
         shift = round(self._start / packet.time_base)
-        if self._copies:
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            packet.stream = self._to
-            out.mux(packet)
-            return
-        try:
-            frames = packet.decode()
-        except av.error.FFmpegError:
-            return
-        for frame in frames:
-            frame.pts = None if frame.pts is None else frame.pts - shift
-            out.mux(self._to.encode(frame))
+        with contextlib.suppress(av.error.FFmpegError):  # a broken piece of sound is left out
+            if self._copies:
+                packet.pts = packet.dts = self._after(packet.pts - shift, packet.duration or 0)
+                packet.stream = self._to
+                out.mux(packet)
+                return
+            for frame in packet.decode():
+                length = round(frame.samples / frame.sample_rate / packet.time_base)
+                frame.pts = None if frame.pts is None else self._after(frame.pts - shift, length)
+                out.mux(self._to.encode(frame))
+
+    def _after(self, pts: int, length: int) -> int:
+        """A time later than the one before: in files joined end to end they start anew, and an .mp4 has none twice."""
+        if pts <= self._last:
+            pts = self._last + self._length
+        self._last, self._length = pts, max(length, 1)
+        return pts
 
     def close(self, out: "av.container.OutputContainer") -> None:
         if not self._copies:

@@ -317,6 +317,8 @@ class Guard:
 
     def __init__(self, app: Callable, hosts: frozenset[str]):
         self.app, self.hosts = app, hosts
+        # A proxy may ask by another name or port than the page's own; this machine's other ports are other people's.
+        self.named = {name for name in hosts if name != "localhost" and not is_address(name)}
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         if scope["type"] != "http":
@@ -337,7 +339,8 @@ class Guard:
         name = hostname(f"//{host}")
         if not (name == "localhost" or name in self.hosts or is_address(name)):
             return f"this server is not {host!r}; if it is meant to be, start it with --allow_host NAME"
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        own = origin is None or urlsplit(origin).netloc.lower() == host.lower() or hostname(origin) in self.named
+        if not own:
             return f"a page of {origin!r} may not use this server"
         if (
             origin is None

@@ -137,6 +137,8 @@ def test_head_pose_mirrors():
     assert np.abs(head_pose(np.array(MEAN_FACE, float))).max() < 8  # a frontal face
     with pytest.raises(ValueError, match="106 points"):
         head_pose(points[:68])
+    with pytest.raises(ValueError, match="no head pose"):
+        head_pose(0 * points)
 
 
 def rendered_heads():
@@ -184,7 +186,9 @@ def test_coco_annotations_load_in_pycocotools(tmp_path):
     (tmp_path / "faces.json").write_text(json.dumps(content))
     loaded = coco.COCO(str(tmp_path / "faces.json"))
     keypoints = np.array(loaded.loadAnns(1)[0]["keypoints"]).reshape(NUM_POINTS, 3)
-    assert keypoints[:, :2] == pytest.approx(face.landmarks, abs=1e-3) and keypoints[3, 2] == 0
+    there = np.arange(NUM_POINTS) != 3  # the hollow one
+    assert keypoints[there, :2] == pytest.approx(face.landmarks[there], abs=1e-3) and not keypoints[3].any()
+    assert annotation["area"] == pytest.approx(np.prod(np.ptp(face.landmarks[there], axis=0)), rel=1e-3)
     assert len(coco_category()["keypoints"]) == NUM_POINTS
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from SPPE.src.landmarks import FLIP_ORDER, IBUG68, NUM_POINTS, PARTS, PUPILS
+from SPPE.src.landmarks import FLIP_ORDER, IBUG68, MEAN_FACE, NUM_POINTS, PARTS, PUPILS
 from SPPE.src.utils.img import apply_affines, invert_affines
 from SPPE.src.utils.pose import mirror_points
 from tiny import face_shape, make_tiny_dataset
 from utils.dataset import READERS, build_dataset
-from utils.dataset.base import PUBLISHED_SIZES, Augmentation, FaceDataset, _rows, read_h5, sentence
+from utils.dataset.base import PUBLISHED_SIZES, Augmentation, FaceDataset, _rows, boxes_of, read_h5, sentence
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 from utils.dataset.lapa import read_txt
 from utils.dataset.w300 import read_pts
@@ -32,6 +32,23 @@ def made(tmp_path_factory):
 def own(made, tmp_path):
     """A copy that a test may spoil."""
     return shutil.copytree(made, tmp_path / "own")
+
+
+def test_a_partly_annotated_face_has_the_whole_faces_box():
+    """What is missing is where the mean face has it; a face with iBUG's 68 has the box of those."""
+    turn = 80 * np.array([[np.cos(0.2), np.sin(0.2)], [-np.sin(0.2), np.cos(0.2)]])
+    points = (np.array(MEAN_FACE) / 1000 @ turn + (200, 150)).astype(np.float32)
+    whole = boxes_of(points[None], np.ones((1, NUM_POINTS)))[0]
+    for missing in (range(33), range(17, 33), [*range(51, 66), *range(84, 104)]):
+        visible = np.full((1, NUM_POINTS), 2)
+        visible[:, list(missing)] = 0
+        assert boxes_of(np.where(visible[..., None] > 0, points, 0), visible)[0] == pytest.approx(whole, abs=0.1)
+    visible = np.zeros((1, NUM_POINTS))
+    visible[:, list(IBUG68)] = 1
+    low, high = points[list(IBUG68)].min(0), points[list(IBUG68)].max(0)
+    assert boxes_of(points[None], visible)[0][[0, 2, 3]] == pytest.approx([low[0], high[0], high[1]])
+    visible[:, 4:] = 0
+    assert boxes_of(points[None], visible)[0][[0, 2]] == pytest.approx([points[:3:2, 0].min(), points[:3:2, 0].max()])
 
 
 # The drawn faces themselves

@@ -159,7 +159,10 @@ def test_what_a_runtime_cannot_do_is_said(arguments, message):
         load_runtime(*arguments)
 
 
-def test_impossible_exports_are_said(capsys):
+def test_impossible_exports_are_said(tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    assert export.main(["--images", str(tmp_path), "--outdir", str(tmp_path)]) == 2
+    assert "none of the pictures" in capsys.readouterr().err
     assert export.main(["--int8"]) == 2
     assert "--images" in capsys.readouterr().err
     assert export.main(["--format", "caffe"]) == 2

@@ -78,6 +78,11 @@ def test_config_is_read_back_from_the_weights(numbers):
     assert model(torch.zeros(1, 3, 64, 96)).shape == (1, 7, 16, 24)
 
 
+def test_a_width_between_whole_channels_is_what_the_weights_tell():
+    model = createModel(7, depth=18, width=0.7, duc=(64, 64))
+    assert config_of(model.state_dict()) == model.config
+
+
 def test_lateral_connections_start_without_effect_and_then_carry_detail():
     torch.manual_seed(0)
     plain, lateral = createModel(7, **SMALL).eval(), createModel(7, **SMALL, lateral=True).eval()

@@ -13,6 +13,8 @@ from SPPE.src.convention import LAPA_FROM_IBUG
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, to_insightface
 from tiny import face_shape
 from utils.dataset import build_dataset
+from utils.dataset.base import read_h5
+from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 
 sys.path.append(str(ROOT / "train_sppe" / "src" / "tools"))
 from complete106 import complete_by_geometry
@@ -91,8 +93,21 @@ def test_68_points_are_moved_to_lapas_places(folder):
     data = everything(run(folder, "csv", labels, "--ibug-to-lapa"), "test")
     assert (data.visible[0] > 0).sum() == 88 and set(np.flatnonzero(data.visible[0])) > set(IBUG68)
     known = complete_by_geometry(POINTS[list(IBUG68)])[0]
-    there = data.visible[0] > 0
+    there = data.visible[0] == 2
+    assert there.sum() == 88  # what a curve gives is not hidden
     assert data.points[0][there] == pytest.approx((LAPA_FROM_IBUG @ np.nan_to_num(known))[there], abs=1e-3)
+
+
+def test_a_missing_one_of_68_points_masks_its_own_line_only(folder):
+    row = [["a.png", *POINTS[list(IBUG68)].ravel()], ["b.png", *POINTS[list(IBUG68)].ravel()]]
+    lip = list(IBUG68).index(85)
+    row[1][1 + 2 * lip : 3 + 2 * lip] = ["", ""]
+    labels = write_csv(folder, ["image", *columns(68)], row)
+    out = run(folder, "csv", labels, "--ibug-to-lapa")
+    data = read_h5(out / FILE_NAME, out / "images")
+    whole, partly = data.visible > 0
+    assert set(np.flatnonzero(whole & ~partly)) <= set(range(84, 91)) and not partly[85]
+    assert data.points[1][partly] == pytest.approx(data.points[0][partly])
 
 
 def test_csv_with_where_points_come_from(folder):

@@ -113,10 +113,21 @@ def test_cmu_and_open_results(tmp_path, form, key):
     content = json.loads((tmp_path / "alphapose-results.json").read_text())
     assert content["y.jpg"][key] == []
     openpose = np.array(content["x.jpg"][key][0]["face_keypoints_2d"]).reshape(70, 3)
-    assert openpose[:68, :2] == pytest.approx(face.landmarks[list(IBUG68)], abs=1e-3)
+    assert openpose[:68, :2] == pytest.approx(face.to_68(), abs=1e-3)
+    assert openpose[:68, 2] == pytest.approx(face.confidence[list(IBUG68)], abs=1e-3)
     assert openpose[68:, :2] == pytest.approx(face.landmarks[[104, 105]], abs=1e-3)
-    assert json.loads((tmp_path / "sep-json" / "x.jpg.json").read_text()) == content["x.jpg"]
+    assert json.loads((tmp_path / "sep-json" / "x.json").read_text()) == content["x.jpg"]
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_pictures_that_differ_in_their_extension_only_have_files_of_their_own(tmp_path):
+    names = ("a.png.jpg", "a.jpg", "a.png", "b/a.png")
+    write_results({name: [a_face()] for name in names}, tmp_path, "open")
+    write_results({name: [a_face(), a_face()] for name in names}, tmp_path, "pts")
+    folder = tmp_path / "sep-json"
+    written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.json"))
+    assert written == ["a.json", "a.png-2.json", "a.png.json", "b/a.json"]
+    assert len(list((tmp_path / "pts").rglob("*.pts"))) == 8
 
 
 def test_unknown_format_names_the_choices(tmp_path):

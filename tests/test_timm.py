@@ -11,7 +11,7 @@ import torch
 import demo
 from conftest import ROOT
 from SPPE.src.main_fast_inference import Estimator, load_model
-from SPPE.src.models.FastPose import config_of, createModel
+from SPPE.src.models.FastPose import config_of, createModel, sync_batch_norm
 from SPPE.src.utils.img import MEAN_RGB
 from test_train import data, train  # noqa: F401  fixtures
 
@@ -24,6 +24,17 @@ def test_any_trunk_of_stride_32_goes_under_the_head():
         model = createModel(7, backbone=name, duc=(64, 32)).eval()
         assert model(torch.zeros(2, 3, 64, 96)).shape == (2, 7, 16, 24)
         assert config_of(model.state_dict()) == model.config == {"nClasses": 7, "backbone": name, "duc": (64, 32)}
+
+
+def test_synchronised_batch_norm_keeps_the_trunks_activations():
+    model = createModel(7, backbone=NAME, duc=(64, 32)).eval()
+    x = torch.rand(2, 3, 64, 64)
+    before = model(x)
+    converted = sync_batch_norm(model).eval()
+    kinds = [type(module).__name__ for module in converted.modules()]
+    assert "SyncBatchNormAct" in kinds and not any(kind.startswith("BatchNorm") for kind in kinds)
+    norms = [module for module in converted.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
+    assert norms and torch.allclose(converted(x), before, atol=1e-5)
 
 
 def test_the_published_networks_state_dict_knows_nothing_of_timm():

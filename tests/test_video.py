@@ -14,7 +14,7 @@ import pytest
 import demo
 from dataloader import input_jobs, read_boxes
 from face import Face
-from pPose_nms import FORMATS
+from pPose_nms import FORMATS, write_results
 from predictor import FacePredictor
 from SPPE.src.landmarks import MEAN_FACE
 from SPPE.src.utils.imread import load_image
@@ -217,6 +217,9 @@ def test_video_to_results_and_video(tmp_path, picture):
     assert (tmp_path / "out" / "alphapose-results.json").stat().st_mtime_ns == written
     assert demo.main([*arguments, "--resume", "--format", "pts"]) == 0
     assert len(list((tmp_path / "out" / "pts").iterdir())) == len(TIMES)
+    (tmp_path / "out" / "AlphaPose_clip.mp4").unlink()
+    assert demo.main([*arguments, "--resume", "--format", "pts"]) == 0
+    assert (tmp_path / "out" / "AlphaPose_clip.mp4").is_file()
     write_clip(clip, picture, times=TIMES[:3])
     assert demo.main([*arguments, "--resume"]) == 2  # another video of that name
 
@@ -237,6 +240,8 @@ def test_given_boxes_are_every_frames_own(tmp_path, picture):
     with np.load(tmp_path / "landmarks.npz") as arrays:
         for number in range(len(TIMES)):
             assert sorted(arrays["boxes"][arrays["image"] == f"{number}.jpg"].tolist()) == sorted(boxes)
+    (tmp_path / "boxes.json").write_text(json.dumps({"0.jpg": boxes}))
+    assert demo.main([*arguments, "--format", "npz", "--resume"]) == 2  # other boxes
 
 
 def test_a_trimmed_video_is_whole(tmp_path, picture):
@@ -252,6 +257,30 @@ def test_a_trimmed_video_is_whole(tmp_path, picture):
                 out.mux(packet)
     frames = frames_of(tmp_path / "cut.mp4")
     assert 0 < len(frames) < 30 and all(frame.image is not None for frame in frames)
+
+
+def test_a_video_trimmed_at_its_end_is_whole(tmp_path, picture):
+    """A shorter duration in the edit list; the samples after it stay in the file and in its count."""
+    data = bytearray(write_clip(tmp_path / "clip.mp4", picture, times=range(0, 1200, 40)).read_bytes())
+    entry = data.index(b"elst") + 12  # after version and flags, and the number of entries
+    duration = int.from_bytes(data[entry : entry + 4], "big")
+    data[entry : entry + 4] = (duration // 2).to_bytes(4, "big")
+    (tmp_path / "cut.mp4").write_bytes(data)
+    frames = frames_of(tmp_path / "cut.mp4")
+    assert 0 < len(frames) < 20 and all(frame.image is not None for frame in frames)
+
+
+def test_clips_joined_end_to_end_keep_their_sound(tmp_path, picture):
+    """Times start anew where the second begins: pictures and sound both go on after the first's."""
+    clip = write_clip(tmp_path / "clip.ts", picture, sound="aac").read_bytes()
+    (tmp_path / "twice.ts").write_bytes(clip * 2)
+    with VideoReader(tmp_path / "twice.ts") as video, VideoWriter(tmp_path / "out.mp4", video) as writer:
+        for frame in video:
+            writer.write(frame.image, frame.time)
+    assert len(frames_of(tmp_path / "out.mp4")) == 2 * len(TIMES)
+    with av.open(str(tmp_path / "out.mp4")) as out:
+        samples = sum(frame.samples for frame in out.decode(audio=0))
+    assert samples > 1.8 * 20 * 1024
 
 
 def test_sound_that_no_mp4_can_hold_is_left_out(tmp_path, picture):
@@ -325,6 +354,9 @@ def test_boxes_from_files(tmp_path):
     assert read_boxes(tmp_path / "b.csv")["a.jpg"].tolist() == [[1, 2, 30, 40, 1], [5, 6, 70, 80, 1]]
     assert read_boxes(tmp_path / "b.json")["none.jpg"].shape == (0, 5)
     assert read_boxes(tmp_path / "c.json")["a.jpg"].tolist() == [[1, 2, 30, 40, 0.5]]
+    write_results({"a.jpg": [face_at(100)]}, tmp_path, "csv")
+    (own,) = read_boxes(tmp_path / "landmarks.csv")["a.jpg"]
+    assert own == pytest.approx([*face_at(100).box, 0.9], abs=1e-3)
     for content, message in (
         ("image,x1\na,1\n", "line 2 lacks y1"),
         ("image,x1,y1,x2,y2\na,9,1,2,3\n", "line 2: box 0"),

@@ -194,6 +194,7 @@ def test_a_turned_photograph_is_measured_upright(port):
         ({"Host": "evil.example"}, 403),
         ({"Host": "127.0.0.1.evil.example"}, 403),
         ({"Host": "["}, 403),
+        ({"Host": "127.0.0.1:9", "Origin": "https://faces.lan"}, 200),  # through a proxy that asks by address
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Host": "127.0.0.1:9", "Origin": "http://127.0.0.1:8"}, 403),

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from SPPE.src.utils.device import choose_precision
+from SPPE.src.utils.device import choose_device, choose_precision
 
 from .darknet import Darknet
 from .preprocess import letterbox, to_input, unletterbox_boxes
@@ -47,8 +47,8 @@ class Finder(torch.nn.Module):
 class Detector:
     """A Darknet with its weights, ready to detect.
 
-    cfg, weights: paths; device: "cpu", "cuda", "mps", ...; precision: see SPPE.src.utils.device; conf, nms: thresholds,
-    see yolo.util.detections; inp_dim: side of the square input (None: the cfg's own), a multiple of its stride;
+    cfg, weights: paths; device, precision: see SPPE.src.utils.device; conf, nms: thresholds, see yolo.util.detections;
+    inp_dim: side of the square input (None: the cfg's own), a multiple of its stride;
     class_id: which class is kept; runtime: called with (Finder, example squares, weights), gives what runs in its place
     on arrays, on the CPU and in a precision of its own (None: PyTorch; runtime.py of the root makes one). Raises
     FileNotFoundError, ValueError (with the file's name) for what cannot be used.
@@ -61,7 +61,7 @@ class Detector:
         self,
         cfg=FACE_CFG,
         weights=FACE_WEIGHTS,
-        device="cpu",
+        device="auto",
         precision="auto",
         conf=FACE_CONF,
         nms=FACE_NMS,
@@ -69,7 +69,7 @@ class Detector:
         class_id=0,
         runtime=None,
     ):
-        self.device = torch.device("cpu" if runtime else device)
+        self.device = choose_device("cpu" if runtime else device)
         self.dtype = torch.float32 if runtime else choose_precision(precision, self.device)
         for path in (cfg, weights):
             if not Path(path).is_file():

@@ -206,7 +206,7 @@ def main():
     parser.add_argument("--sppe", type=existing, help="landmark weights that judge too")
     parser.add_argument("--conf", type=float, help="threshold of recall, precision and misses; default: the weights'")
     parser.add_argument("--nms", type=float, default=FACE_NMS)
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16, fp16 or int8")
     parser.add_argument("--runtime", default="pytorch", help="pytorch, onnx or openvino (doc/export.md)")
     args = parser.parse_args()

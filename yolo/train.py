@@ -15,6 +15,7 @@ on as if it had not been.
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import cv2
 import numpy as np
 import torch
 
+from SPPE.src.utils.device import choose_device, choose_precision
 from SPPE.src.utils.epochs import keep_epochs
 
 from .darknet import Darknet
@@ -100,7 +102,7 @@ def train_one_epoch(net, average, optimizer, composer, epoch, args):
             group["lr"] = rate
         size = int(args.sizes[rng.integers(len(args.sizes))])
         x, faces, ignore = make_batch(composer, size, args.trainBatch, rng, args.device)
-        with torch.autocast(torch.device(args.device).type, torch.bfloat16, enabled=args.autocast):
+        with torch.autocast(args.device.type, torch.bfloat16, enabled=args.autocast):
             maps = net.maps(x)
         loss, parts = detection_loss(net, maps, faces, ignore)
         optimizer.zero_grad(set_to_none=True)
@@ -173,10 +175,12 @@ def parse_arguments(argv=None):
     parser.add_argument("--LR", type=float, default=2e-3)
     parser.add_argument("--weightDecay", type=float, default=0.02)
     parser.add_argument("--valid_every", type=int, default=5, help="epochs between two validations")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: all")
     parser.add_argument(
-        "--autocast", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 in the convolutions"
+        "--autocast",
+        action=argparse.BooleanOptionalAction,
+        help="bfloat16 in the convolutions; default: where the hardware multiplies it",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--Continue", action="store_true", help="go on from the run's state.pt")
@@ -191,6 +195,12 @@ def parse_arguments(argv=None):
 
 def main(argv=None):
     args = parse_arguments(argv)
+    try:
+        args.device = choose_device(args.device)
+    except ValueError as error:
+        sys.exit(f"yolo.train: {error}")
+    if args.autocast is None:
+        args.autocast = choose_precision("auto", args.device) is torch.bfloat16
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)

@@ -190,3 +190,15 @@ def to_insightface(points):
     """Reorder (..., 106, D) from LaPa's order to InsightFace 2d106's, array or tensor, any frame."""
     inverse = sorted(range(NUM_POINTS), key=INSIGHTFACE.__getitem__)
     return points[..., inverse, :]
+
+
+def align(moving, fixed, using):
+    """Similarity (least squares) that takes moving[using] to fixed[using], applied to all of moving.
+
+    moving, fixed: (N, 2), (x, y); using: (N,) bool. Returns (N, 2) in the frame of `fixed`.
+    """
+    z, w = (p[using] @ np.array([1, 1j]) for p in (moving, fixed))
+    dz, dw = z - z.mean(), w - w.mean()
+    turn = np.vdot(dz, dw) / np.vdot(dz, dz)  # scale * exp(i * angle)
+    moved = (moving @ np.array([1, 1j]) - z.mean()) * turn + w.mean()
+    return np.stack([moved.real, moved.imag], axis=1)

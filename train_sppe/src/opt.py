@@ -34,7 +34,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--share", type=float, nargs="+", help="part of an epoch that each data set makes up; default: by their sizes")
     add("--exclude", help="list of faces of the first data set to leave out, as tools/audit.py writes it")
     add("--nThreads", type=int, default=4, help="worker processes that load pictures; no more than there are cores")
-    add("--cache", action="store_true", help="keep decoded pictures in memory (small data sets)")
+    add(
+        "--cache",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="keep decoded pictures in memory, best with --nThreads 0 (small data sets)",
+    )
     add("--snapshot", type=int, default=1, help="write model_N.pkl every so many epochs; 0: never")
     add("--seed", type=int, default=0, help="of weights, order and augmentation")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")

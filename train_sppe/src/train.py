@@ -31,7 +31,7 @@ import engine
 from opt import build_parser, check
 from SPPE.src.landmarks import NUM_POINTS
 from SPPE.src.main_fast_inference import load_checkpoint
-from SPPE.src.models.FastPose import config_of, createModel
+from SPPE.src.models.FastPose import config_of, createModel, sync_batch_norm
 from SPPE.src.utils.device import choose_device, choose_precision
 from SPPE.src.utils.img import BOX_GROWTH
 from utils.dataset import build_dataset
@@ -68,7 +68,7 @@ def train(opt: argparse.Namespace) -> None:
     if opt.loadModel:
         load_weights(model, Path(opt.loadModel))
     if world > 1 and device.type == "cuda":  # batch norm over all processes, as one process with the whole batch has it
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        model = sync_batch_norm(model)
     model.to(device, memory_format=torch.channels_last)
     state = TrainingState(opt, model, device)
     visdom = connect_visdom(opt.expID) if opt.visdom and rank == 0 else None
@@ -84,7 +84,7 @@ def train(opt: argparse.Namespace) -> None:
     pin, whole = torch.cuda.is_available(), len(sampler) >= opt.trainBatch
     loader = make_loader(train_set, opt.trainBatch, opt.nThreads, sampler=sampler, drop_last=whole, pin_memory=pin)
     val_loader = make_loader(val_set, opt.validBatch, opt.nThreads, pin_memory=pin)
-    set_rate = learning_rate(opt, opt.trainIters or len(loader))
+    set_rate = learning_rate(opt, min(opt.trainIters or len(loader), len(loader)))
     watch = Watch(folder / "log.jsonl", events_folder(opt), visdom, state.epoch) if rank == 0 else None
     if rank == 0:
         told = " + ".join(map(str, sizes))

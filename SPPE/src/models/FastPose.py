@@ -48,7 +48,8 @@ class FastPose(nn.Module):
         super().__init__()
         if pretrained and not backbone:
             raise ValueError(f"pretrained {pretrained}: these are a timm trunk's weights; name it with backbone")
-        trunk = {"backbone": backbone} if backbone else {"depth": depth, "width": width}
+        channels = round(STEM_CHANNELS * width)  # whole, so that the weights' shapes tell the width again
+        trunk = {"backbone": backbone} if backbone else {"depth": depth, "width": channels / STEM_CHANNELS}
         if lateral and backbone:
             raise ValueError(f"lateral connections are made for the SE-ResNet, not for {backbone}")
         self.config: dict[str, Any] = {"nClasses": nClasses, **trunk, "duc": tuple(duc)}
@@ -85,6 +86,15 @@ def _lateral(channels: int, planes: int) -> nn.Conv2d:
 def createModel(nClasses: int = 106, **numbers) -> FastPose:
     """The published FastPose (59.67 M parameters at 106 classes), or one of other `numbers` (FastPose's arguments)."""
     return FastPose(nClasses, **numbers)
+
+
+def sync_batch_norm(model: FastPose) -> nn.Module:
+    """The network with its batch norms over all processes; timm's hold an activation too, which torch's would lose."""
+    if "backbone" in model.config:
+        from timm.layers import convert_sync_batchnorm
+
+        return convert_sync_batchnorm(model)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def config_of(state_dict: dict[str, torch.Tensor]) -> dict:

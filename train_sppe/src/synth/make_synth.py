@@ -92,7 +92,8 @@ def check(opt: argparse.Namespace) -> None:
 
 def settings(opt: argparse.Namespace) -> dict:
     """What decides about the bytes of a picture."""
-    return {"size": opt.size, "seed": opt.seed, "assets": bool(opt.assets), "backgrounds": str(opt.backgrounds or "")}
+    folders = {name: str(getattr(opt, name) or "") for name in ("assets", "backgrounds")}
+    return {"size": opt.size, "seed": opt.seed, **folders}
 
 
 def make(opt: argparse.Namespace) -> None:

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[3]))
-from SPPE.src.landmarks import FLIP_ORDER, IBUG68, NUM_POINTS, OUTER_EYES, PUPILS, TAUGHT_BY_TEACHER
+from SPPE.src.landmarks import FLIP_ORDER, IBUG68, NUM_POINTS, OUTER_EYES, PUPILS, TAUGHT_BY_TEACHER, align
 
 NONE, TEACHER, GEOMETRY, LABEL = 0, 1, 2, 3
 
@@ -184,18 +184,6 @@ def points_from_mesh(vertices):
     return points
 
 
-def align(moving, fixed, using):
-    """Similarity (least squares) that takes moving[using] to fixed[using], applied to all of moving.
-
-    moving, fixed: (N, 2), (x, y); using: (N,) bool. Returns (N, 2) in the frame of `fixed`.
-    """
-    z, w = (p[using] @ np.array([1, 1j]) for p in (moving, fixed))
-    dz, dw = z - z.mean(), w - w.mean()
-    turn = np.vdot(dz, dw) / np.vdot(dz, dz)  # scale * exp(i * angle)
-    moved = (moving @ np.array([1, 1j]) - z.mean()) * turn + w.mean()
-    return np.stack([moved.real, moved.imag], axis=1)
-
-
 def carry(estimates, points):
     """Move the teacher's points along with the labels around them.
 
@@ -338,7 +326,10 @@ def read_rows(path):
         if len(header) != 2 + 2 * len(IBUG68):
             raise SystemExit(f"{path}: {len(header)} columns, wanted image,source,x0,y0,...,x67,y67 (138); check --csv")
         for row in reader:
-            yield row[0], row[1], np.array(row[2:], dtype=float).reshape(-1, 2)
+            try:
+                yield row[0], row[1], np.array(row[2:], dtype=float).reshape(-1, 2)
+            except ValueError as error:
+                raise SystemExit(f"{path}, line {reader.line_num}: {error}; every row needs all 68 points") from error
 
 
 def header106():

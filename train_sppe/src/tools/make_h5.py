@@ -51,6 +51,9 @@ POINT_COUNTS = (68, NUM_POINTS)
 # The `s` column of tools/complete106.py: none, teacher, geometry, label.
 POINT_SOURCES = (0, 1, 2, 3)
 
+# What a weight of LAPA_FROM_IBUG that stands for nothing may come to.
+NO_WEIGHT = 1e-9
+
 # How many unreadable pictures a message names.
 MAX_NAMED = 5
 
@@ -125,20 +128,17 @@ def make(opt: argparse.Namespace) -> None:
 def adjusted(face: Face, opt: argparse.Namespace) -> Face:
     """The face with --shift and --ibug-to-lapa applied; of 68 points, those between them come from curves first.
 
-    Raises:
-        ValueError: a point that the conversion needs is not annotated.
+    A point that is made of one that is not annotated is not annotated either.
     """
-    face.points = face.points + np.float32(opt.shift) * (face.visible > 0)[:, None]
+    known = face.visible > 0
+    face.points = face.points + np.float32(opt.shift) * known[:, None]
     if opt.ibug_to_lapa:
-        if set(np.flatnonzero(face.visible)) == set(IBUG68):
-            points, sources = complete_by_geometry(face.points[list(IBUG68)])
-            face.points = np.nan_to_num(points)
-            face.visible = np.where(sources > 0, np.maximum(face.visible, 1), 0)
-        needed = (np.eye(NUM_POINTS) != LAPA_FROM_IBUG).any(axis=0)
-        missing = np.flatnonzero(needed & (face.visible == 0))
-        if len(missing):
-            raise ValueError(f"{face.where}: --ibug-to-lapa needs point {missing[0]}; tools/complete106.py adds it")
-        face.points = LAPA_FROM_IBUG @ face.points
+        if set(np.flatnonzero(known)) <= set(IBUG68):
+            points, _ = complete_by_geometry(np.where(known[:, None], face.points, np.nan)[list(IBUG68)])
+            drawn = np.isfinite(points).all(axis=1) & ~known
+            face.points, face.visible = np.nan_to_num(points), np.where(drawn, 2, face.visible)
+        lacking = (np.abs(LAPA_FROM_IBUG) > NO_WEIGHT) @ (face.visible == 0)
+        face.points, face.visible = LAPA_FROM_IBUG @ face.points, np.where(lacking, 0, face.visible)
     return face
 
 

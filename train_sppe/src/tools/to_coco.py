@@ -23,8 +23,9 @@ sys.path += [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolv
 
 import numpy as np
 
+from face import coco_annotation, coco_category
 from pPose_nms import write_json
-from SPPE.src.landmarks import FLIP_ORDER, IBUG68, LINES, NAMES, NUM_POINTS, PART_OF, PARTS
+from SPPE.src.landmarks import FLIP_ORDER, IBUG68, NUM_POINTS, PART_OF, PARTS
 from SPPE.src.utils.imread import load_image
 from utils.dataset import build_dataset
 from utils.dataset.base import Annotations, boxes_of
@@ -65,37 +66,15 @@ def _sigmas() -> tuple[float, ...]:
 
 SIGMAS = _sigmas()
 
-CATEGORY = {
-    "id": 1,
-    "name": "face",
-    "supercategory": "person",
-    "keypoints": list(NAMES),
-    "skeleton": [[a + 1, b + 1] for segments in LINES.values() for a, b in segments],  # COCO counts from 1
-}
+CATEGORY = coco_category()
 FRAME = {"description": "106 facial landmarks, (0, 0) is the middle of the first pixel", "version": "1"}
 STATS = ("AP", "AP50", "AP75", "AP medium", "AP large", "AR", "AR50", "AR75", "AR medium", "AR large")
 
 
 def annotation(number: int, image: int, points: np.ndarray, visible: np.ndarray, box: np.ndarray) -> dict:
-    """COCO's annotation of one face: points (106, 2), visible (106,): 0 not annotated, 1 hidden, 2 visible, box (4,).
-
-    area is that of the annotated points, since OKS measures distances in its roots; bbox is the face's box, forehead
-    and all, that training crops by.
-    """
-    triples = np.column_stack([points, visible]) * (visible > 0)[:, None]
-    width, height = np.ptp(points[visible > 0], axis=0).tolist()
-    x1, y1, x2, y2 = (float(v) for v in box)
-    return {
-        "id": number,
-        "image_id": image,
-        "category_id": CATEGORY["id"],
-        "keypoints": [int(v) if i % 3 == 2 else round(v, 3) for i, v in enumerate(triples.ravel().tolist())],
-        "num_keypoints": int((visible > 0).sum()),
-        "bbox": [round(v, 3) for v in (x1, y1, x2 - x1, y2 - y1)],
-        "area": round(width * height, 3),
-        "segmentation": [],
-        "iscrowd": 0,
-    }
+    """COCO's annotation of one face: points (106, 2), visible (106,) 0 absent, 1 hidden, 2 visible, box (4,)."""
+    own = {"id": number, "image_id": image, "category_id": CATEGORY["id"], "segmentation": []}
+    return own | coco_annotation(points, visible, box)
 
 
 def document(names: list[str], folder: Path, annotations: list[dict]) -> dict:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS
+from SPPE.src.landmarks import FLIP_ORDER, IBUG68, MEAN_FACE, NUM_POINTS, align
 from SPPE.src.utils.img import BOX_GROWTH, apply_affines, crop_affines, grow_boxes, warp_box
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from yolo.bbox import face_box
@@ -32,6 +32,9 @@ SPLITS = ("train", "val", "test")
 
 # Datatang's published sizes; a file of another size is split in the same proportions, in its own order.
 PUBLISHED_SIZES = {"train": 90_131, "val": 11_266, "test": 11_266}
+
+# Fewer points do not say where the others are: their own extent is the box.
+ENOUGH_FOR_A_BOX = 5
 
 
 @dataclass
@@ -127,10 +130,18 @@ def collect(faces: Iterable[Face]) -> Annotations:
 
 
 def boxes_of(points: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Face boxes (N, 4), image frame, of the annotated ones of points (N, 106, 2); visible is (N, 106)."""
-    first = np.take_along_axis(points, (visible > 0).argmax(axis=1)[:, None, None], axis=1)
+    """Face boxes (N, 4), image frame, of the annotated ones of points (N, 106, 2); visible is (N, 106).
+
+    What a partly annotated face lacks is where the mean face has it, laid on the points that are there.
+    """
+    there = visible > 0
+    first = np.take_along_axis(points, there.argmax(axis=1)[:, None, None], axis=1)
     # a repeated point changes no extent
-    known = np.where(visible[..., None] > 0, points, first)
+    known = np.where(there[..., None], points, first)
+    partly = ~there[:, list(IBUG68)].all(axis=1) & (there.sum(axis=1) >= ENOUGH_FOR_A_BOX)
+    for row in np.flatnonzero(partly):
+        mean = align(np.array(MEAN_FACE, float), points[row].astype(float), there[row])
+        known[row] = np.where(there[row, :, None], points[row], mean)
     return face_box(torch.from_numpy(known)).numpy()
 
 
