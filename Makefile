@@ -13,7 +13,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: requirements.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet "setuptools>=77.0.3,<81" wheel
-	$(RUN) -m pip install --quiet --no-build-isolation -r requirements.txt
+	$(RUN) -m pip install --no-build-isolation -r requirements.txt
 	touch $@
 
 extra: $(VENV)/.extra

@@ -37,16 +37,15 @@ DETECTORS = ROOT / "models" / "yolo"
 DEFAULT_SPPE, DEFAULT_DETECTOR = "face106-lite", "face106-det"
 COLOURS = ("rgb", "bgr")  # orders of an array's channels
 
-# Cores that networks may use: OMP_NUM_THREADS, or all. Read once, since a new thread has what another one set last.
-CORES = torch.get_num_threads()
-
 # The detector's threshold where the landmark weights say what `face_score` a face must have: it only proposes then.
 PROPOSAL_CONF = 0.4
 
 
 @contextlib.contextmanager
-def one_core_each(workers: int) -> Iterator[tuple[int, Callable | None]]:
+def one_core_each(workers: int, cores: int) -> Iterator[tuple[int, Callable | None]]:
     """(workers, what each of their threads calls first): several networks at a time compute on one core each.
+
+    cores: what new threads have afterwards, as PyTorch gives each what another one said last.
 
     A network spread over all cores waits in every layer for the core that decodes a picture meanwhile; as many networks
     as cores, each on its own, do not (bench/bench_pipeline.py: 1.55 times the networks' own time became 1.05).
@@ -54,7 +53,7 @@ def one_core_each(workers: int) -> Iterator[tuple[int, Callable | None]]:
     try:
         yield workers, (lambda: torch.set_num_threads(1)) if workers > 1 else None
     finally:
-        torch.set_num_threads(CORES)
+        torch.set_num_threads(cores)
 
 
 def find_weights(name: str | Path, folder: Path, suffix: str) -> Path:
@@ -124,6 +123,7 @@ class FacePredictor:
             **thresholds,
         )
         self.detbatch, self.posebatch = detbatch, posebatch
+        self.cores = torch.get_num_threads()  # OMP_NUM_THREADS, torch.set_num_threads, or all
         table = self.estimator.meta.get("confidence")
         self.errors_of_scores = check_table(table) if table else None
         taught = set(self.estimator.meta.get("taught", range(self.estimator.nClasses)))
@@ -182,7 +182,7 @@ class FacePredictor:
         decoded = ordered_map(self._decode, jobs, DECODE_THREADS if threaded else 0)
         waiting = batches(decoded, self.detbatch)
         with (
-            one_core_each(self._workers() if threaded else 0) as (workers, initializer),
+            one_core_each(self._workers() if threaded else 0, self.cores) as (workers, initializer),
             source(ordered_map(find, waiting, workers, initializer)) as found,
         ):
             for batch in found:
@@ -190,7 +190,7 @@ class FacePredictor:
 
     def _workers(self) -> int:
         """Batches at a time. On a CPU one a core; on CUDA two, so that one is cropped while the other computes."""
-        return {"cpu": CORES, "cuda": 2}.get(self.estimator.device.type, 1)
+        return {"cpu": self.cores, "cuda": 2}.get(self.estimator.device.type, 1)
 
     def _decode(self, job: Job) -> Job:
         with self.timed("decoding"):

@@ -12,6 +12,8 @@ const view = new View(schema, showReading, showZoom);
 // A picture: {name, file, url, state: waiting | working | done | bad, result, error: {key, detail}}
 const pictures = [];
 let selected = null;
+let before = null; // what was selected when the camera was started
+let told = () => ""; // the message that is shown, in the language of the moment
 let asked = null; // while the browser asks for the camera: of which click
 let live = null; // {stream, frame: canvas of the last answer's frame, result, fps}
 let working = false;
@@ -34,8 +36,16 @@ async function findFaces(file, name) {
   throw known.includes(answer.code) ? { key: answer.code, detail: answer.error } : { key: "other", detail: answer.error };
 }
 
+/** The name, or with a number where a picture has it: what is pasted is always called image.png. */
+function unused(name) {
+  const [, stem, suffix] = name.match(/^(.*?)(\.[^.]*)?$/s);
+  for (let own = name, number = 2; ; own = `${stem}~${number++}${suffix ?? ""}`)
+    if (!pictures.some((picture) => picture.name === own)) return own;
+}
+
 function add(files) {
-  for (const file of files) pictures.push({ name: file.name, file, url: URL.createObjectURL(file), state: "waiting" });
+  for (const file of files)
+    pictures.push({ name: unused(file.name), file, url: URL.createObjectURL(file), state: "waiting" });
   if (!files.length) return;
   stopCamera();
   select(pictures[pictures.length - files.length]);
@@ -69,6 +79,12 @@ function refresh(picture) {
   else showTools();
 }
 
+function tell(sentence) {
+  told = sentence;
+  $("message").hidden = false;
+  $("message").textContent = told();
+}
+
 function select(picture) {
   selected = picture;
   const has = Boolean(picture?.result);
@@ -76,7 +92,7 @@ function select(picture) {
   $("message").hidden = picture?.state !== "bad";
   if (has) view.show(picture.url, picture.result);
   else view.hide();
-  if (picture?.state === "bad") $("message").textContent = complaint(picture);
+  if (picture?.state === "bad") tell(() => complaint(picture));
   drawStrip();
   drawFaces();
   showStatus();
@@ -86,6 +102,7 @@ function select(picture) {
 const complaint = (picture) => text(picture.error.key, { name: picture.name, detail: picture.error.detail, ...limits });
 
 function showStatus() {
+  for (const id of ["status", "readout"]) $(id).setAttribute("aria-live", live ? "off" : "polite"); // not every frame
   const sentence = () => {
     if (live) return live.result ? text("live", { n: live.result.results.length, fps: live.fps.toFixed(1) }) : text("cameraStarting");
     if (!selected || selected.state === "bad") return "";
@@ -225,11 +242,11 @@ async function download(kind) {
 // --- the camera ----------------------------------------------------------------------------------------------------
 
 async function startCamera() {
+  before = selected;
   select(null);
   const fail = (key, detail) => {
     $("empty").hidden = true;
-    $("message").hidden = false;
-    $("message").textContent = text(key, { detail });
+    tell(() => text(key, { detail }));
   };
   if (!navigator.mediaDevices?.getUserMedia) return fail("noCamera");
   $("empty").hidden = true;
@@ -245,7 +262,7 @@ async function startCamera() {
   }
   if (click !== asked) return stream.getTracks().forEach((track) => track.stop()); // something else was chosen meanwhile
   const own = (live = { stream, frame: document.createElement("canvas"), result: null, fps: 0 });
-  stream.getVideoTracks()[0].addEventListener("ended", () => own === live && (stopCamera(), select(selected)));
+  stream.getVideoTracks()[0].addEventListener("ended", () => own === live && leaveCamera());
   view.video.srcObject = stream;
   await view.video.play();
   showTools();
@@ -277,8 +294,8 @@ async function watch(own) {
       showTools();
     } catch (error) {
       if (own !== live) return;
-      $("message").hidden = false;
-      $("message").textContent = text(error.key ?? "other", { name: "webcam", detail: error.detail ?? String(error), ...limits });
+      const values = { name: "webcam", detail: error.detail ?? String(error), ...limits };
+      tell(() => text(error.key ?? "other", values));
       await new Promise((done) => setTimeout(done, 1000));
     }
     await new Promise(requestAnimationFrame); // a page in the background sends nothing
@@ -295,9 +312,15 @@ function stopCamera() {
   showTools();
 }
 
+/** Stop, and show what was shown before. */
+function leaveCamera() {
+  stopCamera();
+  select(selected ?? (pictures.includes(before) ? before : (pictures.at(-1) ?? null)));
+}
+
 /** The last frame becomes a picture like the others, with the faces that were found on it. */
 function keepFrame() {
-  const name = `webcam-${new Date().toISOString().replace(/\D/g, "").slice(0, 14)}.jpg`;
+  const name = unused(`webcam-${new Date().toISOString().replace(/\D/g, "").slice(0, 14)}.jpg`);
   const result = structuredClone(live.result);
   result.name = name;
   for (const entry of result.results) entry.image_id = name;
@@ -316,7 +339,8 @@ function translate() {
   for (const label of $("parts").querySelectorAll("[data-name]")) label.textContent = partName(label.dataset.name);
   $("limits").textContent = text("limits", limits);
   setTheme(document.documentElement.dataset.theme === "dark");
-  if (selected?.state === "bad") $("message").textContent = complaint(selected);
+  $("message").textContent = told();
+  drawStrip();
   showStatus();
   showTools();
   showZoom(view.zoomed);
@@ -388,8 +412,7 @@ addEventListener("drop", (event) => {
 addEventListener("paste", (event) => add([...event.clipboardData.files]));
 $("camera").addEventListener("click", () => {
   if (!live && !asked) return startCamera();
-  stopCamera();
-  select(selected);
+  leaveCamera();
 });
 $("keep").addEventListener("click", keepFrame);
 $("clear").addEventListener("click", () => {

@@ -35,6 +35,14 @@ export function facesOf(result) {
   });
 }
 
+/** The number of the face nearest to `face`: a camera's come best first, in each frame anew. */
+function nearest(faces, face) {
+  const middle = ({ bounds: [x1, y1, x2, y2] }) => [(x1 + x2) / 2, (y1 + y2) / 2];
+  const [x, y] = middle(face);
+  const distances = faces.map(middle).map(([u, v]) => Math.hypot(u - x, v - y));
+  return distances.indexOf(Math.min(...distances));
+}
+
 export class View {
   /**
    * schema: what /api/landmarks says. onRead({face, index}) or onRead(null): another point is read.
@@ -56,6 +64,7 @@ export class View {
     // a finger that is lifted leaves too: what it touched stays to be read
     this.stage.addEventListener("pointerleave", (event) => event.pointerType === "touch" || this.choose(null));
     this.overlay.addEventListener("keydown", (event) => this.key(event));
+    this.view.addEventListener("transitionend", () => this.chosen && this.placeTip());
     addEventListener("resize", () => this.zoom(this.zoomed));
   }
 
@@ -75,13 +84,15 @@ export class View {
     this.view.hidden = false;
     this.view.style.setProperty("--ratio", result.width / result.height);
     const faces = facesOf(result);
-    const gone = (i) => i !== null && i >= faces.length;
+    const same = (i) => (live && faces.length && this.faces[i] ? nearest(faces, this.faces[i]) : null);
+    const { chosen } = this;
+    this.zoomed = same(this.zoomed);
+    const face = same(chosen?.face);
     this.faces = faces;
-    if (!live || gone(this.zoomed)) this.zoomed = null;
-    if (!live || gone(this.chosen?.face ?? null)) this.choose(null);
+    this.choose(null);
     this.draw();
+    if (face !== null) this.chosen = { face, index: chosen.index };
     this.zoom(this.zoomed);
-    if (this.chosen) this.choose(this.chosen, false);
   }
 
   hide() {
@@ -216,6 +227,7 @@ export class View {
       this.view.style.transform = `translate(${dx}px, ${dy}px) scale(${scale})`;
     }
     this.size(this.width / (this.view.offsetWidth * scale || 1));
+    if (this.chosen) this.choose(this.chosen, false);
     this.onZoom(number);
   }
 
