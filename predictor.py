@@ -28,7 +28,7 @@ from SPPE.src.utils.confidence import check_table, face_score
 from SPPE.src.utils.confidence import confidence as calibrated
 from SPPE.src.utils.device import PRECISIONS
 from SPPE.src.utils.imread import UnreadableImage, picture_to_rgb
-from yolo.detector import Detector
+from yolo.detector import PROPOSAL_CONF, Detector
 
 __all__ = ["Face", "FacePredictor", "coco_category", "skeleton", "to_supervision"]
 
@@ -36,9 +36,6 @@ ROOT = Path(__file__).resolve().parent
 DETECTORS = ROOT / "models" / "yolo"
 DEFAULT_SPPE, DEFAULT_DETECTOR = "face106-lite", "face106-det"
 COLOURS = ("rgb", "bgr")  # orders of an array's channels
-
-# The detector's threshold where the landmark weights say what `face_score` a face must have: it only proposes then.
-PROPOSAL_CONF = 0.4
 
 
 @contextlib.contextmanager
@@ -109,19 +106,22 @@ class FacePredictor:
         self.estimator = Estimator(
             find_weights(sppe, WEIGHTS_FOLDER, ".pth"), nClasses, input_size, device, precision, flip, decode, engine
         )
-        self.face_score = self.estimator.meta.get("face_score") if conf is None else None
-        if self.face_score is not None:
-            conf = PROPOSAL_CONF
         weights = find_weights(detector, DETECTORS, ".weights")
-        thresholds = {k: v for k, v in {"inp_dim": inp_dim, "conf": conf, "nms": nms}.items() if v is not None}
         self.detector = Detector(
             cfg or ROOT / "yolo" / "cfg" / f"{weights.stem}.cfg",
             weights,
             device=self.estimator.device,
             precision=next(name for name, dtype in PRECISIONS.items() if dtype == self.estimator.dtype),
+            conf=conf,
+            nms=nms,
+            inp_dim=inp_dim,
             runtime=engine,
-            **thresholds,
         )
+        # of faces alone: a person's crop is none
+        judges = conf is None and self.detector.net.classes == 1
+        self.face_score = self.estimator.meta.get("face_score") if judges else None
+        if self.face_score is not None:
+            self.detector.conf = PROPOSAL_CONF
         self.detbatch, self.posebatch = detbatch, posebatch
         self.cores = torch.get_num_threads()  # OMP_NUM_THREADS, torch.set_num_threads, or all
         table = self.estimator.meta.get("confidence")

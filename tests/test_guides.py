@@ -61,9 +61,15 @@ def program(line: str) -> tuple[tuple[str, ...], list[str]] | None:
 PARSE = """
 import argparse, json, os, runpy, sys
 import cv2, h5py, matplotlib.pyplot, scipy.optimize, torch, torchvision, tqdm
+import pathlib
 class Parsed(Exception): pass
+there = pathlib.Path.exists
 def parse(self, args=None, namespace=None):
-    original(self, args, namespace)
+    pathlib.Path.exists = lambda path, **options: True  # files that stand for the reader's own are not
+    try:
+        original(self, args, namespace)
+    finally:
+        pathlib.Path.exists = there
     raise Parsed
 original, argparse.ArgumentParser.parse_args = argparse.ArgumentParser.parse_args, parse
 def run(place, name, commands):
@@ -98,9 +104,7 @@ def test_every_option_exists():
         [sys.executable, "-c", PARSE], cwd=ROOT, input=json.dumps(own), capture_output=True, text=True
     )
     assert told.returncode == 0, told.stderr
-    # files that stand for the reader's own are not there
-    lines = [line for line in told.stderr.splitlines() if "no such file" not in line]
-    assert not [line for line in lines if re.search(r"error:|Error", line)], told.stderr
+    assert not re.search(r"error:|Error", told.stderr), told.stderr
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("doc/zh/*.md")), ids=lambda page: page.name)
@@ -158,19 +162,27 @@ def run_guide(page: Path, folder: Path) -> None:
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-1500:]
 
 
-def test_own_data(checkout):
+@pytest.fixture(scope="module")
+def own_data(checkout) -> Path:
+    """The checkout after the guide to one's own data, which has trained `mine`."""
     run_guide(ROOT / "doc" / "own_data.md", checkout / TRAINING)
+    return checkout
+
+
+def test_own_data(own_data):
+    checkout = own_data
     assert (checkout / "models" / "sppe" / "mine.pth").is_file()
     assert (checkout / "train_sppe" / "exp" / "coco" / "mine_dpg" / "model_best.pkl").is_file()
 
 
 @pytest.mark.parametrize("guide", ["video.md", "export.md"])
-def test_guide_from_the_top_folder(checkout, guide):
-    run_guide(ROOT / "doc" / guide, checkout)
+def test_guide_from_the_top_folder(own_data, guide):
+    run_guide(ROOT / "doc" / guide, own_data)
 
 
-def test_metrics(checkout):
-    """After own_data, whose training stands for both stages."""
+def test_metrics(own_data):
+    """The training of one's own data stands for both stages."""
+    checkout = own_data
     source, exp = checkout / TRAINING, checkout / "train_sppe" / "exp"
     for name in ("synth106", "faces68"):
         shutil.copytree(checkout / "train_sppe" / "data" / "mine", checkout / "train_sppe" / "data" / name)

@@ -57,12 +57,12 @@ def test_order_of_detections_does_not_matter():
     assert other[1] == pytest.approx(one[1], abs=1e-3)
 
 
-def test_merged_points_are_nearer_the_truth_than_the_worse_of_two():
+def test_merged_points_are_nearer_the_truth_than_either():
     truth = face_points(500, 500, 300)
     boxes, box_scores, points, scores = detections((500, 500, 300), (500, 500, 300), noise=0.008)
     _, merged, _, _ = pose_nms(boxes, box_scores, points, scores)
     errors = np.linalg.norm(points - truth, axis=-1).mean(1)
-    assert np.linalg.norm(merged[0] - truth, axis=-1).mean() < errors.max()
+    assert np.linalg.norm(merged[0] - truth, axis=-1).mean() < 0.9 * errors.min()
 
 
 def test_a_pose_nobody_believes_is_dropped():

@@ -3,6 +3,7 @@ again.
 """
 
 import json
+import math
 import sys
 
 import cv2
@@ -29,8 +30,16 @@ from yolo.dataset import (
     split,
 )
 from yolo.detector import FACE_CFG
-from yolo.evaluate import Judged, average_precision, match, precision_recall
-from yolo.loss import SURE_LOGIT, assign, detection_loss
+from yolo.evaluate import (
+    Judged,
+    average_precision,
+    evaluate_portraits,
+    evaluate_scenes,
+    match,
+    portrait,
+    precision_recall,
+)
+from yolo.loss import assign, ciou, detection_loss
 
 SMALL_CFG = """
 [net]
@@ -307,8 +316,36 @@ def test_loss_is_small_where_the_face_is_right_and_open_where_nobody_knows(tmp_p
     assert loss["right"] < 0.6 < loss["blind"]
     false = detection_loss(net, wrong, nothing, nothing)[0]
     there = [torch.tensor([[52.0 - 8, 52 - 8, 52 + 8, 52 + 8]])]
-    assert SURE_LOGIT < 6
     assert detection_loss(net, wrong, nothing, there)[0] < 0.2 * false
+
+
+def test_complete_iou_by_hand():
+    a = torch.tensor([[10.0, 10, 10, 10], [0, 0, 10, 10]])
+    b = torch.tensor([[15.0, 10, 10, 10], [0, 0, 20, 10]])
+    aspect = 4 / math.pi**2 * (math.atan(1) - math.atan(2)) ** 2
+    complete, iou = ciou(a, b)
+    assert iou.tolist() == pytest.approx([1 / 3, 1 / 2])
+    assert complete.tolist() == pytest.approx([1 / 3 - 25 / (15**2 + 10**2), 0.5 - aspect**2 / (0.5 + aspect)])
+
+
+def test_what_is_excused_and_what_is_not(tmp_path):
+    """A second prediction of a face costs nothing; one at the place of another picture's face costs as anywhere."""
+    (tmp_path / "s.cfg").write_text(SMALL_CFG)
+    net = Darknet(tmp_path / "s.cfg")
+    face, nothing = torch.tensor([[20.0 - 6, 28 - 8, 20 + 6, 28 + 8]]), torch.zeros(0, 4)
+
+    def cost(*, second=False, alarm=None):
+        raw = torch.cat(maps_of(net) * 2)
+        raw[0, 4:6, 3, 2] = 6
+        if second:  # the other anchor, brought to the face's size
+            raw[0, 8:10, 3, 2], raw[0, 10, 3, 2] = math.log(12 / 30), 6
+        if alarm:
+            raw[1, 4, *alarm] = 6
+        return detection_loss(net, [raw], [face, nothing], [nothing, nothing])[0].item()
+
+    assert cost(second=True) == pytest.approx(cost(), abs=0.01)
+    assert cost(alarm=(3, 2)) == pytest.approx(cost(alarm=(6, 6)))
+    assert cost(alarm=(6, 6)) > cost() + 1
 
 
 def test_network_learns_one_picture(tmp_path):
@@ -356,6 +393,25 @@ def test_average_precision():
     assert recall.tolist() == [0.25, 0.25, 0.5]
     assert average_precision(precision, recall) == pytest.approx(0.25 + 0.25 * 2 / 3)
     assert average_precision(np.array([]), np.array([])) == 0
+
+
+def test_the_figures_of_a_detector_by_hand():
+    scenes = [sample("a"), sample("b"), sample("c")]
+    box = scenes[0].boxes[0]
+    answers = {
+        "a": [[*box, 0.9], [200, 20, 260, 80, 0.7]],  # right, and a false alarm
+        "b": [[*box, 0.6]],
+        "c": [[*box, 0.3]],  # below the threshold
+    }
+    of_size = iter(answers.values())
+    figures = evaluate_scenes(lambda images: [np.array(next(of_size), np.float32) for _ in images], scenes, 0.5)
+    assert figures["recall"] == pytest.approx(2 / 3, abs=1e-4) == figures["precision"]
+    assert figures["ap"] == pytest.approx(1 / 3 + 2 / 3 * 3 / 4, abs=1e-4) and figures["faces"] == 3
+    frames = [portrait(scene)[1] for scene in scenes]
+    shown = iter([np.array([[*(frames[0] + 4), 0.9]]), np.array([[*frames[1], 0.2]]), np.zeros((0, 5))])
+    told = evaluate_portraits(lambda images: [next(shown).astype(np.float32) for _ in images], scenes, 0.5)
+    assert told["portraits"] == 3 and told["missed"] == ["b", "c"]
+    assert told["offsets"]["mean"] == pytest.approx([4 / 80, 4 / 100] * 2, abs=1e-3)
 
 
 # --- a run -----------------------------------------------------------------------------------------
@@ -438,6 +494,28 @@ def test_a_run_taken_up_again_equals_an_unbroken_one(tiny_data, monkeypatch, cap
     assert "ap" in lines[1]
 
 
+def test_the_best_stays_the_best_after_a_cut(tiny_data, monkeypatch):
+    folder, command = tiny_data
+    monkeypatch.setattr(train, "RUNS", folder / "runs")
+    measured = iter([0.9, None, 0.8])  # a run, cut in its second validation, goes on
+
+    def validate(*_):
+        value = next(measured)
+        if value is None:
+            raise KeyboardInterrupt
+        return {"ap": value}
+
+    monkeypatch.setattr(train, "validate", validate)
+    again = [*command, "--expID", "cut", "--valid_every", "1"]
+    with pytest.raises(KeyboardInterrupt):
+        train.main(again)
+    best = (folder / "runs" / "cut" / "best.weights").read_bytes()
+    train.main([*again, "--Continue"])
+    assert (folder / "runs" / "cut" / "best.weights").read_bytes() == best
+    with pytest.raises(SystemExit, match="multiples of 8"):
+        train.main([*command, "--expID", "odd", "--sizes", "60"])
+
+
 def test_a_start_is_measured_and_kept_unless_it_is_beaten(tiny_data, monkeypatch):
     folder, command = tiny_data
     monkeypatch.setattr(train, "RUNS", folder / "runs")
@@ -468,14 +546,14 @@ def test_the_face_network_can_be_taught():
 
 def test_both_networks_judge():
     """The least sure of the detector's boxes is the surest to both."""
-    found = np.array([[0, 0, 9, 9, 0.81], [5, 5, 9, 9, 0.64]], np.float32)
+    found = np.array([[0, 0, 9, 9, 0.81], [5, 5, 9, 9, 0.64], [2, 2, 9, 9, 0.39]], np.float32)
 
     class Estimator:
         def crop(self, image, boxes):
             return crop_boxes(image, boxes, 8, 8)
 
         def __call__(self, crops, affines):
-            return None, np.array([[0.2, 0.4], [0.8, 1.0]])[: len(crops)]
+            return None, np.array([[0.2, 0.4], [0.8, 1.0]])[: len(crops)]  # nobody proposes the third
 
     class Found:
         inp_dim = 32
@@ -485,7 +563,7 @@ def test_both_networks_judge():
 
     judged = Judged(Found(), Estimator())
     two, none = judged([np.zeros((10, 10, 3), np.uint8), np.zeros((0, 10, 3), np.uint8)])
-    assert two[:, 4] == pytest.approx([0.8 * 0.9, 0.9 * 0.3]) and (two[:, :4] == found[::-1, :4]).all()
+    assert two[:, 4] == pytest.approx([0.8 * 0.9, 0.9 * 0.3]) and (two[:, :4] == found[1::-1, :4]).all()
     assert none.shape == (0, 5)
 
 

@@ -29,6 +29,14 @@ ACTIVATIONS = {
     "mish": lambda: nn.Mish(inplace=True),
     "logistic": nn.Sigmoid,
 }
+# Options of other networks that change what a layer computes, and the value that changes nothing.
+FOREIGN = {
+    "convolutional": {"dilation": "1", "stride_x": "", "stride_y": "", "antialiasing": "0"},
+    "maxpool": {"maxpool_depth": "0", "stride_x": "", "stride_y": "", "antialiasing": "0"},
+    "route": {"groups": "1"},
+    "shortcut": {"weights_type": "none"},
+    "yolo": {"new_coords": "0"},
+}
 LAYERS = ("convolutional", "shortcut", "route", "upsample", "maxpool", "yolo")
 
 
@@ -58,6 +66,9 @@ def _check_blocks(blocks, path):
     for number, block in enumerate(blocks[1:], 1):
         if block["type"] not in LAYERS:
             raise ValueError(f"{path}: block {number}: unknown layer [{block['type']}]; known: {', '.join(LAYERS)}")
+        for option, harmless in FOREIGN.get(block["type"], {}).items():
+            if block.get(option, harmless) != harmless:
+                raise ValueError(f"{path}: block {number}: {option}={block[option]} of [{block['type']}] is not known")
         activation = block.get("activation", "linear")
         if activation not in ACTIVATIONS:
             raise ValueError(
@@ -317,6 +328,8 @@ def _build(blocks, channels, pool_border, path):
             )
         except KeyError as error:
             raise ValueError(f"{path}: block {index + 1}: [{block['type']}] lacks the option {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: block {index + 1}: {error}") from error
         layers.append(layer)
         shapes.append(shape)
     return layers, max(stride for _, stride in shapes)
@@ -337,7 +350,10 @@ def _layer(block, sources, shapes, pool_border):
         case "shortcut":
             return Shortcut(sources[0], block), (channels, stride)
         case "yolo":
-            return Yolo(block, stride), (channels, stride)
+            head = Yolo(block, stride)
+            if channels != (wanted := len(head.anchors) * (5 + head.classes)):
+                raise ValueError(f"[yolo] of {channels} filters; its anchors and classes need {wanted}")
+            return head, (channels, stride)
 
 
 def _read_header(data, path):

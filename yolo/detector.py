@@ -20,6 +20,10 @@ FACE_WEIGHTS = HERE.parent / "models" / "yolo" / "face106-det.weights"
 FACE_CONF = 0.55
 # From 0.3 to 0.5 the average precision is the same to 0.003; cheeks that touch need room, second boxes none.
 FACE_NMS = 0.45
+# Where the landmark weights judge too, by their `face_score`, the detector only proposes, from here on.
+PROPOSAL_CONF = 0.4
+# AlphaPose's, for detectors of persons: low, since poses are judged by pose NMS.
+PERSON_CONF, PERSON_NMS = 0.05, 0.6
 
 # A second look at the picture made smaller is for faces from this part of the input's side on; the others are seen
 # better by the first.
@@ -47,7 +51,8 @@ class Finder(torch.nn.Module):
 class Detector:
     """A Darknet with its weights, ready to detect.
 
-    cfg, weights: paths; device, precision: see SPPE.src.utils.device; conf, nms: thresholds, see yolo.util.detections;
+    cfg, weights: paths; device, precision: see SPPE.src.utils.device; conf, nms: thresholds, see yolo.util.detections
+    (None: the face detector's, or AlphaPose's for a network of several classes);
     inp_dim: side of the square input (None: the cfg's own), a multiple of its stride;
     class_id: which class is kept; runtime: called with (Finder, example squares, weights), gives what runs in its place
     on arrays, on the CPU and in a precision of its own (None: PyTorch; runtime.py of the root makes one). Raises
@@ -63,8 +68,8 @@ class Detector:
         weights=FACE_WEIGHTS,
         device="auto",
         precision="auto",
-        conf=FACE_CONF,
-        nms=FACE_NMS,
+        conf=None,
+        nms=None,
         inp_dim=None,
         class_id=0,
         runtime=None,
@@ -81,7 +86,9 @@ class Detector:
         self.inp_dim = net.width if inp_dim is None else int(inp_dim)
         if self.inp_dim <= 0 or self.inp_dim % net.stride:
             raise ValueError(f"an input of {self.inp_dim} pixels: {cfg} needs a multiple of {net.stride}")
-        self.conf, self.nms, self.class_id = conf, nms, class_id
+        usual_conf, usual_nms = (FACE_CONF, FACE_NMS) if net.classes == 1 else (PERSON_CONF, PERSON_NMS)
+        self.conf, self.nms = usual_conf if conf is None else conf, usual_nms if nms is None else nms
+        self.class_id = class_id
         self.net = net.fuse().eval().to(self.device, self.dtype, memory_format=torch.channels_last)
         self.run = None
         if runtime:

@@ -21,7 +21,7 @@ from SPPE.src.utils.confidence import face_score
 
 from .bbox import coverage_matrix, iou_matrix
 from .dataset import load_crops, load_scenes, split
-from .detector import FACE_CFG, FACE_CONF, FACE_NMS, FACE_WEIGHTS, Detector
+from .detector import FACE_CFG, FACE_CONF, FACE_NMS, FACE_WEIGHTS, PROPOSAL_CONF, Detector
 from .preprocess import GREY
 
 # A box is right from this IoU on, as in PASCAL VOC and WIDER FACE.
@@ -118,7 +118,8 @@ class Judged:
         return [self.judge(image, found) for image, found in zip(images, self.detector(images))]
 
     def judge(self, image, found):
-        """Detections (K, 5) of an image -> the same with the new scores, by falling score."""
+        """Detections (K, 5) of an image -> those that the pipeline judges, with the new scores, by falling score."""
+        found = found[found[:, 4] >= PROPOSAL_CONF]
         _, peaks = self.estimator(*self.estimator.crop(image, found[:, :4]))
         scores = face_score(found[:, 4], peaks)
         order = np.argsort(-scores)

@@ -208,9 +208,13 @@ def main(argv=None):
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     net, average = build_net(args.cfg).to(args.device), build_net(args.cfg).to(args.device)
+    sides = [*args.sizes, args.inp_dim or net.width]
+    if any(side <= 0 or side % net.stride for side in sides):
+        sys.exit(f"yolo.train: --sizes and --inp_dim {sides}: {args.cfg} needs multiples of {net.stride}")
     if args.start:
         net.load_weights(args.start)
     average.load_state_dict(net.state_dict())
+    average.seen = net.seen
     optimizer = build_optimizer(net, args.LR, args.weightDecay)
     (scenes, crops), (valid_scenes, valid_crops) = load_split(args)
     scenes = relabel(scenes, args.train_labels) if args.train_labels else scenes
@@ -223,7 +227,9 @@ def main(argv=None):
     if args.Continue:
         first, best = load_state(run / "state.pt", net, average, optimizer)
         keep_epochs(run / "log.jsonl", lambda epoch: epoch == "start" or epoch < first)
-    elif args.start:
+    else:
+        (run / "log.jsonl").unlink(missing_ok=True)  # of a run that was cut before its first state
+    if args.start and not args.Continue:
         figures = validate(args.start, valid_scenes, valid_crops, args)
         best = figures["ap"]
         record(run, {"epoch": "start", **figures})

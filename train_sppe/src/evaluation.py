@@ -35,7 +35,6 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))
 
 import plot
-from predictor import PROPOSAL_CONF
 from runtime import load_runtime
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PART_OF, PARTS, PUPILS, to_68
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
@@ -46,7 +45,7 @@ from utils.dataset.base import Annotations, FaceDataset, make_loader, sentence
 from utils.dpg import build_dpg
 from utils.lists import names_of, numbers_of, write_list
 from yolo.bbox import iou_matrix
-from yolo.detector import Detector
+from yolo.detector import PROPOSAL_CONF, Detector
 from yolo.evaluate import Judged
 
 # Pixel distances at which PPR is taken.
