@@ -576,11 +576,46 @@ def test_the_webcam_shows_points_over_the_live_picture(page, predictor, camera_f
     find(page, "#keep").click()
     find(page, "#camera").click()
     assert page.execute_script("return document.getElementById('video').srcObject") is None
-    find(page, "#strip button").click()
-    until(lambda: count(page, ".point") == 106)
+    until(lambda: count(page, ".point") == 106 and count(page, "#picture") == 1)  # the frame that was kept
     (entry,) = json.loads(downloaded(page, '[data-kind="json"]', find(page, "#strip .name").text[:-4] + ".json"))
     assert entry["image_id"].startswith("webcam-") and len(entry["keypoints"]) == 318
     assert complaints(page) == []
+
+
+def test_an_enlarged_face_of_the_camera_stays_the_same_person(page):
+    """Faces come in another order in every second frame."""
+    page.execute_script("""
+        let turn = 0
+        window.fetch = async () => {
+            const lefts = turn++ % 2 ? [100, 400] : [400, 100]
+            const point = (left, i) => [left + 8 * (i % 10), 100 + 0.8 * i, 0.9]
+            const keypoints = (left) => Array.from({ length: 106 }, (_, i) => point(left, i)).flat()
+            const results = lefts.map((left) => ({ image_id: "webcam.jpg", keypoints: keypoints(left) }))
+            const boxes = lefts.map((left) => [left, 100, left + 80, 190])
+            const frame = { name: "webcam.jpg", width: 640, height: 480, status: "ok", milliseconds: 1, hollow: [] }
+            return new Response(JSON.stringify({ ...frame, results, boxes }))
+        }
+    """)
+    find(page, "#camera").click()
+    until(lambda: count(page, ".point") == 212)
+    page.execute_script("document.querySelector('#faces [data-face=\"0\"]').click()")
+    enlarged = """
+        const number = document.querySelector("#faces [aria-pressed=true]").dataset.face
+        return [number, document.querySelector(`#overlay [data-face="${number}"] .point`).getAttribute("cx")]
+    """
+    seen = set()
+    until(lambda: seen.add(tuple(page.execute_script(enlarged))) or len({number for number, _ in seen}) == 2)
+    assert len({place for _, place in seen}) == 1 and complaints(page) == []
+    find(page, "#camera").click()
+
+
+def test_pictures_of_one_name_are_told_apart(page, tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (64, 64)).save(tmp_path / folder / "image.png")
+    upload(page, tmp_path / "a" / "image.png", tmp_path / "b" / "image.png")
+    names = "return [...document.querySelectorAll('#strip .name')].map((e) => e.textContent)"
+    until(lambda: page.execute_script(names) == ["image.png", "image~2.png"])
 
 
 def test_light_and_dark_and_what_was_chosen_is_kept(page):
