@@ -28,6 +28,7 @@ from evaluation import (
     ppr,
     table,
 )
+from runtime import OnnxRuntime
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PARTS, PUPILS
 from SPPE.src.main_fast_inference import Estimator
 from SPPE.src.utils.imread import load_image
@@ -287,11 +288,11 @@ def test_the_box_that_overlaps_best_is_the_faces(tmp_path):
     data = faces(3)
     data.images, data.boxes = paths, boxes
     found = np.float32([[290, 110, 390, 215, 0.9], [110, 100, 215, 200, 0.8], [100, 140, 200, 300, 0.7]])
-    got, overlap = detect(data, lambda images: [found])
+    got, overlap = detect(data, lambda image: found[:, :4])
     assert got[:2].tolist() == found[[1, 0], :4].tolist()
     assert (overlap[:2] > 0.6).all()
     assert overlap[2] == 0
-    _, overlap = detect(data, lambda images: [found[:0]])
+    _, overlap = detect(data, lambda image: found[:0, :4])
     assert overlap.tolist() == [0, 0, 0]
 
 
@@ -302,7 +303,7 @@ def test_the_projects_detector_finds_the_face_of_a_photograph():
     side = box[2] - box[0]
     data = faces(2)
     data.images, data.boxes = [path, path], np.stack([box + 0.1 * side, box + 1.5 * side])
-    got, overlap = detect(data, detector)
+    got, overlap = detect(data, lambda image: detector([image])[0][:, :4])
     assert got[0] == pytest.approx(box)
     assert overlap[0] == pytest.approx(0.81 / (2 - 0.81), abs=0.03)
     assert overlap[1] == 0
@@ -341,10 +342,13 @@ def test_command_takes_a_detectors_boxes(tmp_path, network):
     assert (found["box_iou"] is None) == (found["all"]["faces_missed"] == found["all"]["faces"])
 
 
-def test_the_detector_runs_in_the_runtime_that_is_named(network):
+def test_the_detector_runs_in_the_runtime_that_is_named(network, monkeypatch):
     pytest.importorskip("onnxruntime")
-    opt = build_parser().parse_args(["--runtime", "onnx", "--precision", "fp32"])
-    assert make_detector(opt, Estimator(network, device="cpu")).run is not None
+    ran, real = [], OnnxRuntime.load
+    monkeypatch.setattr(OnnxRuntime, "load", lambda self, data: ran.append(1) or real(self, data))
+    opt = build_parser().parse_args(["--runtime", "onnx", "--precision", "fp32", "--weights", str(network)])
+    find = make_detector(opt, Estimator(network, device="cpu"))
+    assert len(ran) == 2 and find(np.zeros((64, 64, 3), np.uint8)).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +361,7 @@ def test_the_detector_runs_in_the_runtime_that_is_named(network):
         (["--normaliser", "ears"], "unknown --normaliser 'ears'; choose one of outer_eyes"),
         (["--boxes", "mine"], "unknown --boxes 'mine'; choose one of true, dpg, detector"),
         (["--convention", "mine"], "unknown --convention 'mine'; choose one of lapa, ibug"),
-        (["--boxes", "detector", "--detector", "no.weights"], "--detector: no weights at no.weights"),
+        (["--boxes", "detector", "--detector", "no.weights"], "no weights 'no.weights'"),
         (["--batch", "0"], "--batch 0 must be positive"),
         (["--inputResH", "128"], "go together"),
         (["--dataRoot", "nowhere"], "no data set at nowhere"),

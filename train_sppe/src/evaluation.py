@@ -35,6 +35,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))
 
 import plot
+from predictor import DEFAULT_DETECTOR, FacePredictor
 from runtime import load_runtime
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PART_OF, PARTS, PUPILS, to_68
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
@@ -45,8 +46,6 @@ from utils.dataset.base import Annotations, FaceDataset, make_loader, sentence
 from utils.dpg import build_dpg
 from utils.lists import names_of, numbers_of, write_list
 from yolo.bbox import iou_matrix
-from yolo.detector import PROPOSAL_CONF, Detector
-from yolo.evaluate import Judged
 
 # Pixel distances at which PPR is taken.
 PPR_PIXELS = tuple(range(1, 11))
@@ -414,7 +413,7 @@ def add_speed(parser: argparse.ArgumentParser) -> None:
 
 
 def speed(opt: argparse.Namespace) -> dict:
-    """What `add_speed`'s options say to an `Estimator` or a `Detector`.
+    """What `add_speed`'s options say to an `Estimator`.
 
     Raises:
         ValueError: as `load_runtime`.
@@ -503,24 +502,18 @@ def predict_in_boxes(
     return points, scores, float(overlap[found].mean()) if len(found) else None
 
 
-def make_detector(opt: argparse.Namespace, estimator: Estimator) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
-    """What finds faces in the pipeline: the detector of --detector, judged by the estimator where that is its part.
-
-    Called with pictures (H, W, 3) uint8 RGB, gives boxes and scores (K, 5) of each.
-    """
-    how = {**speed(opt), "device": estimator.device}
-    bar = estimator.meta.get("face_score")
-    if bar is not None:
-        how["conf"] = PROPOSAL_CONF
-    if opt.detector:
-        if not opt.detector.is_file():
-            raise FileNotFoundError(f"--detector: no weights at {opt.detector}")
-        how |= {"cfg": HERE.parents[1] / "yolo" / "cfg" / f"{opt.detector.stem}.cfg", "weights": opt.detector}
-    detector = Detector(**how)
-    if bar is None:
-        return detector
-    judged = Judged(detector, estimator)
-    return lambda images: [found[found[:, 4] >= bar] for found in judged(images)]
+def make_detector(opt: argparse.Namespace, estimator: Estimator) -> Callable[[np.ndarray], np.ndarray]:
+    """The whole pipeline as a detector: a picture (H, W, 3) uint8 RGB -> the boxes of its faces (K, 4)."""
+    predictor = FacePredictor(
+        opt.weights,
+        opt.detector or DEFAULT_DETECTOR,
+        nClasses=NUM_POINTS,
+        input_size=estimator.input_size,
+        flip=opt.flip,
+        decode=estimator.decode,
+        **{name: getattr(opt, name) for name in ("device", "precision", "runtime")},
+    )
+    return lambda image: np.array([face.box for face in predictor(image)], np.float32).reshape(-1, 4)
 
 
 def detect(data: Annotations, detector: Callable) -> tuple[np.ndarray, np.ndarray]:
@@ -537,7 +530,7 @@ def detect(data: Annotations, detector: Callable) -> tuple[np.ndarray, np.ndarra
         rows_of.setdefault(path, []).append(row)
     for path, rows in tqdm(rows_of.items(), "detector", disable=None, leave=False):
         try:
-            found = torch.from_numpy(detector([load_image(path)])[0][:, :4])
+            found = torch.from_numpy(detector(load_image(path)))
         except UnreadableImage as error:
             raise ValueError(str(error)) from error
         if not len(found):
