@@ -34,10 +34,11 @@ from dataloader import (
 )
 from fn import vis_frame
 from opt import IGNORED, build_parser
-from pPose_nms import FORMATS, name_with, results_file, write_json, write_results, write_whole
+from pPose_nms import FORMATS, name_with, results_file, write_results
 from predictor import DETECTORS, FacePredictor, find_weights
 from progress import Progress, stamp
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER
+from SPPE.src.utils.files import write_json, write_whole
 from tracking import Tracker, follow
 from video import Camera, VideoReader, VideoWriter
 

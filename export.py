@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from dataloader import folder_jobs
-from pPose_nms import write_whole
 from predictor import DEFAULT_DETECTOR, DEFAULT_SPPE, DETECTORS, ROOT, find_weights
 from runtime import OnnxRuntime, Run, int8_file, need, origin, to_onnx
 from SPPE.src.main_fast_inference import HEATMAP_STRIDE, WEIGHTS_FOLDER, Estimator, Landmarker
 from SPPE.src.utils.eval import DECODERS, decode_heatmaps
+from SPPE.src.utils.files import write_whole
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from SPPE.src.utils.pose import heatmap_to_crop
 from yolo.detector import Detector, Finder

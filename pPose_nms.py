@@ -10,13 +10,13 @@ import io
 import itertools
 import json
 import os
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from SPPE.src.landmarks import IBUG68, NAMES, NUM_POINTS, PUPILS
+from SPPE.src.utils.files import write_json, write_whole
 
 TUNED_JOINTS = 17
 GAMMA = 22.48 / TUNED_JOINTS  # similarity a point, above which two poses are one
@@ -141,23 +141,6 @@ def _triples(points: np.ndarray, confidence: np.ndarray) -> list[float]:
     return [round(float(v), 3) for v in np.column_stack([points, confidence]).ravel()]
 
 
-def write_whole(data: bytes | Iterable[bytes], path: Path) -> None:
-    """Write under a temporary name, then rename, so that a file is whole or not there; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")  # not the name with more: that may be too long
-    try:
-        with temporary.open("wb") as file:
-            file.writelines([data] if isinstance(data, bytes) else data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(content, path: Path) -> None:
-    """As `write_whole`; names that are not text come out as JSON escapes."""
-    write_whole(json.dumps(content).encode("ascii"), path)
-
-
 def name_with(name: str, suffix: str) -> str:
     """A result's file name after its picture's; the hash of a name that the suffix would make too long."""
     path = Path(name)
@@ -254,24 +237,9 @@ def _csv_lines(pictures: dict[str, list], times: dict[str, float]) -> Iterator[b
         return line.getvalue().encode("utf-8", "backslashreplace")  # names that are not text come out as escapes
 
     count = next((len(face.landmarks) for faces in pictures.values() for face in faces), NUM_POINTS)
-    yield written(
-        [
-            "image",
-            "time",
-            "face",
-            "idx",
-            "score",
-            "pose_score",
-            "left",
-            "top",
-            "right",
-            "bottom",
-            "yaw",
-            "pitch",
-            "roll",
-        ]
-        + [f"{kind}{i}" for i in range(count) for kind in "xyc"]
-    )
+    names = ["image", "time", "face", "idx", "score", "pose_score"]
+    names += ["left", "top", "right", "bottom", "yaw", "pitch", "roll"]
+    yield written(names + [f"{kind}{i}" for i in range(count) for kind in "xyc"])
     for name, faces in pictures.items():
         for number, face in enumerate(faces):
             own = [name, times.get(name, ""), number, "" if face.idx is None else face.idx]

@@ -26,7 +26,6 @@ from runtime import load_runtime
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.confidence import check_table, face_score
 from SPPE.src.utils.confidence import confidence as calibrated
-from SPPE.src.utils.device import PRECISIONS
 from SPPE.src.utils.imread import UnreadableImage, picture_to_rgb
 from yolo.detector import PROPOSAL_CONF, Detector
 
@@ -111,7 +110,7 @@ class FacePredictor:
             cfg or ROOT / "yolo" / "cfg" / f"{weights.stem}.cfg",
             weights,
             device=self.estimator.device,
-            precision=next(name for name, dtype in PRECISIONS.items() if dtype == self.estimator.dtype),
+            precision=precision,
             conf=conf,
             nms=nms,
             inp_dim=inp_dim,
@@ -126,8 +125,7 @@ class FacePredictor:
         self.cores = torch.get_num_threads()  # OMP_NUM_THREADS, torch.set_num_threads, or all
         table = self.estimator.meta.get("confidence")
         self.errors_of_scores = check_table(table) if table else None
-        taught = set(self.estimator.meta.get("taught", range(self.estimator.nClasses)))
-        self.hollow = np.array([i not in taught for i in range(self.estimator.nClasses)])
+        self.hollow = self.estimator.hollow
         self.seconds: dict[str, float] = {}  # of each stage, added up over its threads and over all runs
         self._clock = threading.Lock()
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from dataloader import Job
 from face import Face
+from SPPE.src.utils.files import write_whole
 
 # What needs no second try. Inputs that were unreadable or failed are tried again: they may have been mended.
 DONE = ("ok", "no_face")
@@ -36,10 +37,8 @@ class Progress:
                         f"{settings.get(name)!r}; say the same, or leave --resume out to begin anew"
                     )
         # kept lines are written anew: the last may be broken, where the run was killed
-        temporary = path.with_name(f".{path.name}.tmp")
         kept = [{"settings": settings}, *lines[1:]]
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="ascii")
-        temporary.replace(path)
+        write_whole("".join(json.dumps(line) + "\n" for line in kept).encode("ascii"), path)
         self._file = path.open("a", encoding="ascii")
 
     def __enter__(self) -> "Progress":

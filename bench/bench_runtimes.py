@@ -29,7 +29,7 @@ import torch
 from dataloader import Job
 from predictor import FacePredictor
 from runtime import RUNTIMES
-from SPPE.src.utils.eval import points_in_image
+from SPPE.src.utils.img import apply_affines, invert_affines
 from SPPE.src.utils.imread import load_image
 from yolo.preprocess import letterbox
 
@@ -70,12 +70,12 @@ def stages_of(predictor: FacePredictor, picture: np.ndarray) -> dict[str, Callab
     if not len(boxes):
         raise SystemExit("bench_runtimes.py: no face in --image; name a portrait")
     crops, affines = estimator.crop(picture, boxes)
-    points = torch.from_numpy(np.array(estimator.run(crops)[0]))
+    points = np.array(estimator.run(crops)[0])
     return {
         "detector": lambda: detector.forward(square),
         "network": lambda: estimator.run(crops),
         "crop": lambda: estimator.crop(picture, boxes),
-        "back": lambda: points_in_image(points, affines, 1),
+        "back": lambda: apply_affines(invert_affines(affines), points.astype(np.float64)).astype(np.float32),
         "a face": lambda: estimator(*estimator.crop(picture, boxes)),
         "pipeline": lambda: next(predictor.run([Job("image", image=picture)], threaded=False)),
     }

@@ -13,8 +13,9 @@ from SPPE.src.landmarks import FLIP_ORDER, IBUG68, MEAN_FACE, NUM_POINTS, PARTS,
 from SPPE.src.utils.img import apply_affines, invert_affines
 from SPPE.src.utils.pose import mirror_points
 from tiny import face_shape, make_tiny_dataset
+from utils.command import sentence
 from utils.dataset import READERS, build_dataset
-from utils.dataset.base import PUBLISHED_SIZES, Augmentation, FaceDataset, _rows, boxes_of, read_h5, sentence
+from utils.dataset.base import PUBLISHED_SIZES, Augmentation, FaceDataset, _rows, boxes_of, read_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 from utils.dataset.lapa import read_txt
 from utils.dataset.w300 import read_pts

@@ -45,14 +45,6 @@ def coverage_matrix(a, b):
     return intersection(a, b) / (area(a)[:, None] + EPS)
 
 
-def clip(boxes, width, height):
-    """Corner form (..., 4+), cut to the picture [0, width] × [0, height]; further columns are kept."""
-    x = boxes[..., 0:4:2].clamp(0, width)
-    y = boxes[..., 1:4:2].clamp(0, height)
-    corners = torch.stack((x[..., 0], y[..., 0], x[..., 1], y[..., 1]), -1)
-    return torch.cat((corners, boxes[..., 4:]), -1)
-
-
 # The box that detectors trained on WIDER FACE draw, from a face's landmarks: measured on 502 crops of 300-W where
 # CenterFace and MTCNN agree (IoU 0.88 in the median). Left, right and bottom are those of the tight box of the
 # contour and the inner points (medians 0.000, -0.002, -0.005 of its size, deviations 0.03); the top lies 0.333 of its

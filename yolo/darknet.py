@@ -13,9 +13,6 @@ from torch import nn
 
 LEAKY_SLOPE = 0.1
 BATCH_NORM_EPS = 1e-5
-# Darknet's own pooling ignores what lies outside the map. (AlphaPose's port pads with zeros instead, which differs
-# where a whole border window is negative; give `pool_border=0.0` to reproduce that.)
-POOL_BORDER = float("-inf")
 
 # Three int32 (major, minor, revision), then the number of pictures seen: int64 since version 0.2, int32 before.
 VERSION_BYTES = 12
@@ -125,21 +122,23 @@ class Convolution(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """Darknet's pooling: size - 1 border cells in all, the smaller half of them on the left and top."""
+    """Darknet's pooling: size - 1 border cells in all, the smaller half of them on the left and top; they never win.
 
-    def __init__(self, block, border):
+    (AlphaPose's port pads with zeros instead, which differs where a whole border window is negative.)
+    """
+
+    def __init__(self, block):
         super().__init__()
         self.size = int(block["size"])
         self.stride = int(block.get("stride", 1))
         padding = int(block.get("padding", self.size - 1))
         self.padding = (padding // 2, padding - padding // 2) * 2
-        self.border = border
 
     def forward(self, x):
         left, right = self.padding[:2]
-        if left == right and self.border == float("-inf"):  # what torch pads with by itself
+        if left == right:  # torch pads with -inf by itself
             return F.max_pool2d(x, self.size, self.stride, left)
-        return F.max_pool2d(F.pad(x, self.padding, value=self.border), self.size, self.stride)
+        return F.max_pool2d(F.pad(x, self.padding, value=float("-inf")), self.size, self.stride)
 
 
 class Upsample(nn.Module):
@@ -224,13 +223,12 @@ class Yolo(nn.Module):
 class Darknet(nn.Module):
     """The network that a cfg file describes.
 
-    cfgfile: path; pool_border: the value outside of the maps that pooling sees. Attributes: `width`, `height` (the
-    cfg's input size), `second_look` (how much smaller it wants to see the picture once more; 0: not at all),
-    `classes`, `stride` (the largest: inputs are multiples of it), `seen` (pictures trained on, from the weights
-    file).
+    cfgfile: path. Attributes: `width`, `height` (the cfg's input size), `second_look` (how much smaller it wants to see
+    the picture once more; 0: not at all), `classes`, `stride` (the largest: inputs are multiples of it), `seen`
+    (pictures trained on, from the weights file).
     """
 
-    def __init__(self, cfgfile, pool_border=POOL_BORDER):
+    def __init__(self, cfgfile):
         super().__init__()
         self.cfgfile = str(cfgfile)
         net, *blocks = parse_cfg(cfgfile)
@@ -238,7 +236,7 @@ class Darknet(nn.Module):
         self.second_look = float(net.get("second_look", 0))  # of this project, see Detector; Darknet passes over it
         self.seen = 0
         self.fused = False
-        self.layers, self.stride = _build(blocks, int(net.get("channels", 3)), pool_border, cfgfile)
+        self.layers, self.stride = _build(blocks, int(net.get("channels", 3)), cfgfile)
         self.kept = {source for layer in self.layers for source in getattr(layer, "sources", ())}
         self.heads = [layer for layer in self.layers if isinstance(layer, Yolo)]
         self.classes = self.heads[0].classes if self.heads else 0
@@ -315,7 +313,7 @@ class Darknet(nn.Module):
         temporary.replace(path)
 
 
-def _build(blocks, channels, pool_border, path):
+def _build(blocks, channels, path):
     """The blocks after [net] -> (ModuleList with one layer a block, the largest stride)."""
     layers, shapes = nn.ModuleList(), []  # shapes: (channels, stride) of each layer's output
     for index, block in enumerate(blocks):
@@ -323,9 +321,7 @@ def _build(blocks, channels, pool_border, path):
         if index and not all(0 <= n < index for n in sources):
             raise ValueError(f"{path}: block {index + 1}: [{block['type']}] refers to a layer that is not before it")
         try:
-            layer, shape = _layer(
-                block, sources, [shapes[n] for n in sources] if index else [(channels, 1)], pool_border
-            )
+            layer, shape = _layer(block, sources, [shapes[n] for n in sources] if index else [(channels, 1)])
         except KeyError as error:
             raise ValueError(f"{path}: block {index + 1}: [{block['type']}] lacks the option {error}") from error
         except ValueError as error:
@@ -335,14 +331,14 @@ def _build(blocks, channels, pool_border, path):
     return layers, max(stride for _, stride in shapes)
 
 
-def _layer(block, sources, shapes, pool_border):
+def _layer(block, sources, shapes):
     """A block, the layers it reads and their shapes -> (module, (channels, stride) of its output)."""
     channels, stride = shapes[0]
     match block["type"]:
         case "convolutional":
             return Convolution(channels, block), (int(block["filters"]), stride * int(block.get("stride", 1)))
         case "maxpool":
-            return MaxPool(block, pool_border), (channels, stride * int(block.get("stride", 1)))
+            return MaxPool(block), (channels, stride * int(block.get("stride", 1)))
         case "upsample":
             return Upsample(block), (channels, stride // int(block.get("stride", 2)))
         case "route":

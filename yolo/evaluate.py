@@ -41,14 +41,10 @@ def match(found, boxes, ignore, min_size=MIN_FACE):
     the best detection over the bar; what finds an ignored or too small face, or is too small itself, is not counted.
     """
     found, boxes, ignore = (torch.as_tensor(b, dtype=torch.float32) for b in (found, boxes, ignore))
-    counts = (boxes[:, 2:] - boxes[:, :2]).amax(1) >= min_size if len(boxes) else torch.zeros(0, dtype=torch.bool)
-    small = (found[:, 2:4] - found[:, :2]).amax(1) < min_size if len(found) else torch.zeros(0, dtype=torch.bool)
+    counts = (boxes[:, 2:] - boxes[:, :2]).amax(1) >= min_size
+    spared = (found[:, 2:4] - found[:, :2]).amax(1) < min_size
+    spared |= (coverage_matrix(found, ignore) >= RIGHT_IOU).any(1)
     iou = iou_matrix(found, boxes)
-    open_ = (
-        coverage_matrix(found, ignore).amax(1) >= RIGHT_IOU
-        if len(ignore)
-        else torch.zeros(len(found), dtype=torch.bool)
-    )
     outcome = np.zeros(len(found), np.int8)
     free = torch.ones(len(boxes), dtype=torch.bool)
     for k in range(len(found)):
@@ -57,7 +53,7 @@ def match(found, boxes, ignore, min_size=MIN_FACE):
         if best >= 0 and candidates[best] >= RIGHT_IOU:
             free[best] = False
             outcome[k] = 1 if counts[best] else -1
-        elif open_[k] or small[k]:
+        elif spared[k]:
             outcome[k] = -1
     return outcome, int(counts.sum())
 

@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 import torch
 
+from SPPE.src.utils.files import write_json
 from yolo.bbox import iou_matrix
 from yolo.detector import FACE_CFG, Detector
 from yolo.util import nms
@@ -168,10 +169,8 @@ def load_records(path):
 
 
 def save_records(path, records):
-    """Write them by name of picture: aside first, then renamed."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps([records[name] for name in sorted(records)]))
-    temporary.replace(path)
+    """Write them by name of picture."""
+    write_json([records[name] for name in sorted(records)], path)
 
 
 def main():

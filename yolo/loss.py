@@ -99,13 +99,7 @@ def _left_open(head, cells, target, faces, ignore):
     mask = torch.zeros_like(target, dtype=torch.bool)
     where = ((cells[..., 4] > SURE_LOGIT) & (target == 0)).nonzero(as_tuple=True)
     owner, y, x, anchor = where
-    if len(owner) == 0:
-        return mask
     boxes = xywh_to_xyxy(head.boxes_at(cells[where], x, y, anchor)) + owner[:, None] * FAR
-    near = torch.zeros_like(owner, dtype=torch.bool)
-    if len(faces):
-        near |= iou_matrix(boxes, faces).amax(1) > NEAR_FACE_IOU
-    if len(ignore):
-        near |= coverage_matrix(boxes, ignore).amax(1) > OPEN_COVERAGE
-    mask[where] = near
+    near = (iou_matrix(boxes, faces) > NEAR_FACE_IOU).any(1)
+    mask[where] = near | (coverage_matrix(boxes, ignore) > OPEN_COVERAGE).any(1)
     return mask

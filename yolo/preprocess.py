@@ -44,14 +44,6 @@ def letterbox(image, inp_dim):
     return square, Letterbox(new_width / seen[0], new_height / seen[1], left, top, width, height)
 
 
-def letterbox_boxes(boxes, transform):
-    """boxes (N, 4+) x1, y1, x2, y2 in image pixels -> the same float32 array in pixels of the square."""
-    boxes = np.array(boxes, np.float32)
-    boxes[:, 0:4:2] = boxes[:, 0:4:2] * transform.scale_x + transform.left
-    boxes[:, 1:4:2] = boxes[:, 1:4:2] * transform.scale_y + transform.top
-    return boxes
-
-
 def unletterbox_boxes(boxes, transform):
     """boxes (N, 4+) x1, y1, x2, y2 in pixels of the square -> a float32 array in image pixels, cut to the image."""
     boxes = np.array(boxes, np.float32)

@@ -25,6 +25,7 @@ import torch
 
 from SPPE.src.utils.device import choose_device, choose_precision
 from SPPE.src.utils.epochs import keep_epochs
+from SPPE.src.utils.files import save_whole
 
 from .darknet import Darknet
 from .dataset import Composer, load_heads, relabel
@@ -122,11 +123,9 @@ def train_one_epoch(net, average, optimizer, composer, epoch, args):
 
 
 def save_state(path, net, average, optimizer, epoch, best):
-    """Everything a run needs to go on; written aside, then renamed."""
-    temporary = path.with_suffix(".tmp")
+    """Everything a run needs to go on."""
     state = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-    torch.save({**state, "epoch": epoch, "best": best, "seen": average.seen}, temporary)
-    temporary.replace(path)
+    save_whole({**state, "epoch": epoch, "best": best, "seen": average.seen}, path)
 
 
 def load_state(path, net, average, optimizer):

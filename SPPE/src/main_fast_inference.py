@@ -14,14 +14,11 @@ from torch import nn
 
 from .models.FastPose import HEATMAP_STRIDE, INPUT_MULTIPLE, FastPose, config_of
 from .utils.device import autocast, choose_device, choose_precision
-from .utils.eval import DECODERS, DEFAULT_DECODER, decode_heatmaps, points_in_image
-from .utils.img import BOX_GROWTH, crop_boxes, normalise
+from .utils.eval import DECODERS, DEFAULT_DECODER, decode_heatmaps
+from .utils.img import BOX_GROWTH, apply_affines, crop_boxes, invert_affines, normalise
 from .utils.pose import heatmap_to_crop, mirror_heatmaps
 
 WEIGHTS_FOLDER = Path(__file__).resolve().parents[2] / "models" / "sppe"
-
-# Of points that are in crop pixels already.
-CROP_STRIDE = 1
 
 # The published networks' input; a bare state dict does not say which size it was trained at.
 DEFAULT_INPUT_SIZE = (256, 256)
@@ -174,6 +171,8 @@ class Estimator:
             raise ValueError(f"unknown decode {decode!r}; choose one of {', '.join(DECODERS)}")
         self.net = (InferenNet if flip else InferenNet_fast)(weights=weights, nClasses=nClasses)
         self.nClasses, self.meta = self.net.pyranet.config["nClasses"], self.net.meta
+        taught = self.meta.get("taught", range(self.nClasses))
+        self.hollow = ~np.isin(np.arange(self.nClasses), taught)  # points that nothing has taught the network
         self.decode = decode or self.meta.get("decode", DEFAULT_DECODER)
         self.input_size = tuple(input_size or self.meta.get("input_size", DEFAULT_INPUT_SIZE))
         self.growth = float(self.meta.get("growth", BOX_GROWTH))
@@ -209,4 +208,4 @@ class Estimator:
         if not len(crops):
             return np.zeros((0, self.nClasses, 2), np.float32), np.zeros((0, self.nClasses), np.float32)
         points, scores = self.run(crops)  # crop pixels
-        return points_in_image(torch.from_numpy(points), affines, CROP_STRIDE), scores
+        return apply_affines(invert_affines(affines), points.astype(np.float64)).astype(np.float32), scores

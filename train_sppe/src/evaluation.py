@@ -40,9 +40,11 @@ from runtime import load_runtime
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, OUTER_EYES, PART_OF, PARTS, PUPILS, to_68
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.eval import DECODERS
-from SPPE.src.utils.imread import UnreadableImage, load_image
+from SPPE.src.utils.files import write_whole
+from SPPE.src.utils.imread import load_image
+from utils.command import complaints, one_of
 from utils.dataset import READERS, SPLITS, build_dataset
-from utils.dataset.base import Annotations, FaceDataset, make_loader, sentence
+from utils.dataset.base import Annotations, FaceDataset, make_loader
 from utils.dpg import build_dpg
 from utils.lists import names_of, numbers_of, write_list
 from yolo.bbox import iou_matrix
@@ -366,12 +368,9 @@ def _told(face: dict) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse_args(argv)
-    try:
+    with complaints("evaluation.py"):
         check(opt)
         run(opt)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"evaluation.py: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -424,12 +423,7 @@ def speed(opt: argparse.Namespace) -> dict:
 
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError naming the first option that makes no sense, its value and the choices."""
-    choices = {"split": SPLITS, "decode": DECODERS, "boxes": BOXES, "normaliser": NORMALISERS}
-    choices["convention"] = CONVENTIONS
-    for name, allowed in choices.items():
-        value = getattr(opt, name)
-        if value is not None and value not in allowed:
-            raise ValueError(f"unknown --{name} {value!r}; choose one of {', '.join(allowed)}")
+    one_of(opt, split=SPLITS, decode=DECODERS, boxes=BOXES, normaliser=NORMALISERS, convention=CONVENTIONS)
     if (opt.inputResH is None) != (opt.inputResW is None):
         raise ValueError("--inputResH and --inputResW go together; give both or neither")
     for name in ("batch", "inputResH", "inputResW", "faceSize"):
@@ -522,17 +516,14 @@ def detect(data: Annotations, detector: Callable) -> tuple[np.ndarray, np.ndarra
     Returns:
         boxes (N, 4) image pixels; their IoU with the annotated ones (N,), 0 where none reaches SAME_FACE: missed.
     Raises:
-        ValueError: a picture cannot be read.
+        UnreadableImage: a picture cannot be read.
     """
     boxes, overlap = data.boxes.copy(), np.zeros(len(data))
     rows_of: dict[Path, list[int]] = {}
     for row, path in enumerate(data.images):
         rows_of.setdefault(path, []).append(row)
     for path, rows in tqdm(rows_of.items(), "detector", disable=None, leave=False):
-        try:
-            found = torch.from_numpy(detector(load_image(path)))
-        except UnreadableImage as error:
-            raise ValueError(str(error)) from error
+        found = torch.from_numpy(detector(load_image(path)))
         if not len(found):
             continue
         best, which = iou_matrix(torch.from_numpy(data.boxes[rows]).float(), found.float()).max(1)
@@ -557,10 +548,8 @@ def predict(
 
 
 def write_json(report: dict, path: Path) -> None:
-    """Write under a temporary name, then rename; what is not known, or infinite, becomes null."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_finite(report), indent=1, ensure_ascii=False), encoding="utf-8")
-    temporary.replace(path)
+    """As `write_whole`; what is not known, or infinite, becomes null."""
+    write_whole(json.dumps(_finite(report), indent=1, ensure_ascii=False).encode(), path)
 
 
 def _finite(value):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from SPPE.src.utils.eval import DECODERS, DEFAULT_DECODER
 from SPPE.src.utils.img import BOX_GROWTH
+from utils.command import one_of
 
 OPTIMISERS = ("adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "cosine", "step")
@@ -124,15 +125,7 @@ def check(opt: argparse.Namespace) -> None:
         raise ValueError(f"{len(opt.dataset)} --dataset and {len(opt.dataRoot or ())} --dataRoot: give as many of each")
     if opt.share and (len(opt.share) != sources or min(opt.share) <= 0):
         raise ValueError(f"--share {opt.share}: {sources} numbers above 0 are needed, one for each data set")
-    for name, choices in (
-        ("optMethod", OPTIMISERS),
-        ("schedule", SCHEDULES),
-        ("crit", LOSSES),
-        ("decode", tuple(DECODERS)),
-    ):
-        value = getattr(opt, name)
-        if value not in choices:
-            raise ValueError(f"unknown --{name} {value!r}; choose one of {', '.join(choices)}")
+    one_of(opt, optMethod=OPTIMISERS, schedule=SCHEDULES, crit=LOSSES, decode=DECODERS)
     for name in ("H", "W"):
         size, out = getattr(opt, f"inputRes{name}"), getattr(opt, f"outputRes{name}")
         if size % 32 or size <= 0:

@@ -29,6 +29,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[1]))
 
 from SPPE.src.landmarks import LINES, NAMES, NUM_POINTS, PARTS
+from utils.command import complaints
 
 # Area in square points (matplotlib's `s`) of the disc of the worst point: its neighbours on the eyes stay visible.
 LARGEST_DISC = 120
@@ -206,26 +207,24 @@ def _percent(share: float | None) -> str:
 
 def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse_args(argv)
-    try:
+    with complaints("plot.py"):
         opt.out.parent.mkdir(parents=True, exist_ok=True)
         opt.draw(opt)
-    except (ValueError, OSError) as error:
-        print(f"plot.py: {error}", file=sys.stderr)
-        sys.exit(2)
     print(f"written: {opt.out}")
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(required=True, metavar="KIND")
-    for kind, draw in (("ced", _draw_ced), ("ppr", _draw_ppr), ("points", _draw_points), ("curves", _draw_curves)):
-        own = kinds.add_parser(kind, help=(globals()[kind].__doc__ or "").split("\n")[0])
+    for figure, read in ((ced, _groups), (ppr, _groups), (points, _reports), (curves, _logs)):
+        kind = figure.__name__
+        own = kinds.add_parser(kind, help=(figure.__doc__ or "").split("\n")[0])
         own.add_argument("runs", type=Path, nargs="+", help="folders that a run wrote, or the file in them")
         own.add_argument("--names", nargs="+", help="what the legend calls the runs")
         own.add_argument("--out", type=Path, default=Path(f"{kind}.png"), help="picture to write, .png, .svg or .pdf")
         if kind in ("ced", "ppr"):
             own.add_argument("--group", default="all", help="all, ibug68" + (", visible_only" if kind == "ppr" else ""))
-        own.set_defaults(draw=draw)
+        own.set_defaults(draw=lambda opt, figure=figure, read=read: figure(read(opt), opt.out))
     own = kinds.add_parser("heatmaps", help="Heatmaps of the best face of a photograph, over its crop.")
     own.add_argument("picture", type=Path)
     own.add_argument("--weights", default="face106-lite", help="a name in models/sppe or a file")
@@ -289,41 +288,30 @@ def read_log(run: Path) -> list[dict]:
     return lines
 
 
-def _grouped(opt: argparse.Namespace) -> dict[str, tuple[dict, str]]:
-    runs = {label: read_report(run) for label, run in zip(_labels(opt), opt.runs)}
+def _reports(opt: argparse.Namespace) -> dict[str, dict]:
+    return {label: read_report(run) for label, run in zip(_labels(opt), opt.runs)}
+
+
+def _logs(opt: argparse.Namespace) -> dict[str, list[dict]]:
+    return {label: read_log(run) for label, run in zip(_labels(opt), opt.runs)}
+
+
+def _groups(opt: argparse.Namespace) -> dict[str, tuple[dict, str]]:
+    runs = _reports(opt)
     for label, report in runs.items():
         if not isinstance(report.get(opt.group), dict) or "ppr" not in report[opt.group]:
             raise ValueError(f"{label} has no group {opt.group!r}; choose all, ibug68 or visible_only")
     return {label: (report, opt.group) for label, report in runs.items()}
 
 
-def _draw_ced(opt: argparse.Namespace) -> None:
-    ced(_grouped(opt), opt.out)
-
-
-def _draw_ppr(opt: argparse.Namespace) -> None:
-    ppr(_grouped(opt), opt.out)
-
-
-def _draw_points(opt: argparse.Namespace) -> None:
-    points({label: read_report(run) for label, run in zip(_labels(opt), opt.runs)}, opt.out)
-
-
-def _draw_curves(opt: argparse.Namespace) -> None:
-    curves({label: read_log(run) for label, run in zip(_labels(opt), opt.runs)}, opt.out)
-
-
 def _draw_heatmaps(opt: argparse.Namespace) -> None:
     from predictor import FacePredictor
-    from SPPE.src.utils.imread import UnreadableImage, load_image
+    from SPPE.src.utils.imread import load_image
     from utils.sheet import contact_sheet, write_picture
 
     tiles = _heat_choice(opt.points)
     predictor = FacePredictor(opt.weights, opt.detector, nClasses=NUM_POINTS, device=opt.device)
-    try:
-        image = load_image(opt.picture)
-    except UnreadableImage as error:
-        raise ValueError(str(error)) from error
+    image = load_image(opt.picture)
     faces = predictor(image)
     if not faces:
         raise ValueError(f"no face in {opt.picture}")

@@ -33,12 +33,13 @@ from SPPE.src.landmarks import NUM_POINTS
 from SPPE.src.main_fast_inference import load_checkpoint
 from SPPE.src.models.FastPose import config_of, createModel, sync_batch_norm
 from SPPE.src.utils.device import choose_device, choose_precision
+from SPPE.src.utils.files import save_whole
 from SPPE.src.utils.img import BOX_GROWTH
+from utils.command import complaints, sentence
 from utils.dataset import build_dataset
-from utils.dataset.base import Annotations, Augmentation, FaceDataset, join, make_loader, sentence
+from utils.dataset.base import Annotations, Augmentation, FaceDataset, join, make_loader
 from utils.dataset.mix import MixedSampler
 from utils.dpg import build_dpg
-from utils.files import save_whole
 from utils.lists import listed
 from utils.watch import Watch, connect_visdom
 
@@ -49,11 +50,9 @@ VALIDATION_TIME = timedelta(hours=2)
 def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse_args(argv)
     try:
-        check(opt)
-        train(opt)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"train.py: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
+        with complaints("train.py", FloatingPointError):
+            check(opt)
+            train(opt)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

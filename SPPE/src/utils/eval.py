@@ -2,11 +2,7 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
-
-from .img import apply_affines, invert_affines
-from .pose import heatmap_to_crop
 
 # DARK's logarithm needs a floor (Zhang et al. use 1e-10 after smoothing; ours is not smoothed, so a higher one).
 DARK_FLOOR = 1e-3
@@ -111,9 +107,3 @@ def decode_heatmaps(heatmaps: torch.Tensor, decode: str = DEFAULT_DECODER) -> tu
     if decode not in DECODERS:
         raise ValueError(f"unknown decode {decode!r}; choose one of {', '.join(DECODERS)}")
     return DECODERS[decode](heatmaps)
-
-
-def points_in_image(points: torch.Tensor, affines: np.ndarray, stride: float) -> np.ndarray:
-    """Points (B, K, 2) in heatmap pixels -> float32 (B, K, 2) in image pixels; affines (B, 2, 3): image -> crop."""
-    crop = heatmap_to_crop(points.cpu().numpy().astype(np.float64), stride)
-    return apply_affines(invert_affines(affines), crop).astype(np.float32)

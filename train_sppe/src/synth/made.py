@@ -36,6 +36,10 @@ HAIRLINE_Z, HAIRLINE_Y = (-0.7, 0.1, 0.3, 0.62, 0.85, 1.05, 1.4), (6.45, 6.7, 7.
 EAR_X, EAR_Y = 0.77, 7.75  # what is further out and lower is an ear
 
 BROWS, HAIRS, IRISES = 8, 8, 8
+IRIS_COLOURS = (
+    *((60, 35, 20), (85, 50, 25), (45, 28, 18), (110, 80, 40)),
+    *((80, 95, 70), (90, 115, 140), (110, 130, 140), (70, 45, 25)),
+)
 HAIR_LAYERS = 5
 HAIR_HEIGHTS = (0.04, 0.08, 0.14, 0.2, 0.3, 0.45, 0.1, 0.25)  # dm, of the hair styles
 
@@ -315,17 +319,7 @@ def paint_eye(rng: np.random.Generator) -> np.ndarray:
     side, iris, pupil = 256, rng.uniform(0.40, 0.46) / 2, rng.uniform(0.13, 0.2) / 2
     x, y = np.meshgrid(*[np.linspace(-0.5, 0.5, side)] * 2)
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
-    colours = (
-        (60, 35, 20),
-        (85, 50, 25),
-        (45, 28, 18),
-        (110, 80, 40),
-        (80, 95, 70),
-        (90, 115, 140),
-        (110, 130, 140),
-        (70, 45, 25),
-    )
-    colour = np.float32(colours[int(rng.integers(len(colours)))])
+    colour = np.float32(IRIS_COLOURS[int(rng.integers(len(IRIS_COLOURS)))])
     rays = np.interp(angle, np.linspace(-np.pi, np.pi, 160), rng.uniform(0.65, 1.35, 160))
     image = np.float32([205, 198, 192]) * (1 - 0.9 * np.clip(radius - 0.2, 0, 1))[..., None]
     image += rng.normal(0, 4, (side, side, 1))

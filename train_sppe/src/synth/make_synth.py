@@ -31,6 +31,7 @@ sys.path.append(str(SOURCE.parents[1]))  # the repository root
 from SPPE.src.landmarks import COLOURS, LINES
 from synth.maker import PICTURES, Maker, Sample
 from synth.render import NoEGL, Renderer
+from utils.command import complaints
 from utils.dataset.base import Annotations, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 
@@ -47,14 +48,11 @@ _maker: Maker  # one in every worker
 
 def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse_args(argv)
-    try:
+    with complaints("make_synth.py", NoEGL, ModuleNotFoundError):
         check(opt)
         make(opt)
         if opt.sheet:
             draw_sheet(opt)
-    except (ValueError, OSError, NoEGL, ModuleNotFoundError) as error:
-        print(f"make_synth.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:

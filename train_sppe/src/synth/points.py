@@ -211,7 +211,7 @@ def brow_edge(part: Part, placed: np.ndarray, texture) -> tuple[np.ndarray, np.n
 
     placed: (n, 3) the part's vertices on the mean head; texture: picture file or array whose alpha is the hair.
     """
-    alpha = (texture if isinstance(texture, np.ndarray) else picture(texture))[..., 3].astype(np.float32)
+    alpha = picture(texture)[..., 3].astype(np.float32)
     alpha = cv2.GaussianBlur(alpha, (0, 0), BROW_BLUR * alpha.shape[0] / 512)
     grid = [(i / 12, j / 12) for i in range(13) for j in range(13 - i)]
     weights = np.array([(1 - a - b, a, b) for a, b in grid])

@@ -35,7 +35,7 @@ class Mesh:
 
     vertices: (n, 3) dm; normals: (n, 3); uv: (n, 2); bend: (n,) 1 where it follows the head, 0 the chest; light: (n,)
     ambient light that arrives, 0 to 1; triangles: (m, 3); texture: (h, w, 4) uint8 RGBA, top row first, and a key to
-    cache it by; tint: factor of the texture's colour; solid: whether it hides what is behind it.
+    cache it by; tint: factor of the texture's colour; two_sided: drawn from behind too; alpha: of clear glass.
     """
 
     material: int
@@ -80,7 +80,7 @@ class Renderer:
         try:
             self.gl = moderngl.create_context(standalone=True, backend="egl")
         except Exception as error:  # the loader raises whatever the platform gives
-            raise NoEGL(MISSING_EGL.format(error)) from error
+            raise NoEGL(MISSING_EGL.format(" ".join(str(error).split()))) from error
         gl, self.size = self.gl, size
         self.program = gl.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
         self.shadow_program = gl.program(vertex_shader=VERTEX, fragment_shader=DEPTH_FRAGMENT)

@@ -153,8 +153,7 @@ def sample_expression(rng: np.random.Generator) -> tuple[str, dict[str, float]]:
     actions: dict[str, float] = {}
 
     def add(action: str, weight: float) -> None:
-        sides = SIDES if f"{action}" in SIDED else ("",)
-        for side in sides:
+        for side in SIDES if action in SIDED else ("",):
             actions[action + side] = float(np.clip(actions.get(action + side, 0) + weight * rng.uniform(0.85, 1), 0, 1))
 
     strength = rng.uniform(0.5, 1)

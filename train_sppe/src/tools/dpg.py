@@ -24,8 +24,8 @@ from tqdm import tqdm
 from SPPE.src.landmarks import NUM_POINTS
 from SPPE.src.utils.imread import load_image
 from SPPE.src.utils.pose import mirror_points
+from utils.command import complaints
 from utils.dataset import READERS, build_dataset
-from utils.dataset.base import sentence
 from utils.dpg import fit
 from yolo.bbox import iou_matrix
 from yolo.detector import FACE_CFG, FACE_WEIGHTS, Detector
@@ -46,11 +46,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--clusters", type=int, default=8, help="of poses")
     add("--seed", type=int, default=0)
     opt = parser.parse_args(argv)
-    try:
+    with complaints("dpg.py"):
         run(opt)
-    except (ValueError, OSError) as error:
-        print(f"dpg.py: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 def run(opt: argparse.Namespace) -> None:

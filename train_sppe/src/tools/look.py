@@ -30,7 +30,8 @@ from SPPE.src.landmarks import COLOURS, NUM_POINTS, PART_OF
 from SPPE.src.main_fast_inference import WEIGHTS_FOLDER, Estimator
 from SPPE.src.utils.img import apply_affines
 from SPPE.src.utils.imread import UnreadableImage, find_images, load_image
-from utils.dataset.base import SPLITS, Annotations, sentence
+from utils.command import complaints, one_of
+from utils.dataset.base import SPLITS, Annotations
 from utils.lists import listed, names_of
 from utils.sheet import contact_sheet, face_tile, write_picture
 
@@ -43,16 +44,13 @@ Tile = tuple[np.ndarray, str]
 
 def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse_args(argv)
-    try:
+    with complaints("look.py"):
         check(opt)
         tiles = tiles_of_folder(opt) if opt.images else tiles_of_data(opt)
         if not tiles:
             raise ValueError(f"no face in {opt.images}")
         columns = opt.columns + opt.columns % 2 if opt.truth else opt.columns
         write_picture(opt.out, contact_sheet(*(list(kind) for kind in zip(*tiles)), columns))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"look.py: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
     print(f"{opt.out}: {len(tiles)} pictures")
 
 
@@ -67,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weights", default=DEFAULT_SPPE, help="a name in models/sppe or a file")
     add("--side", type=int, default=256, help="of a tile, pixels")
     add("--columns", type=int, default=8)
-    add("--plain", action="store_true", help="points without a score are as bright as others")
+    add("--plain", action="store_true", help="doubtful points are as bright as sure ones")
     add("--out", type=Path, default=Path("look.jpg"), help="picture to write, .jpg or .png")
     add_speed(parser)
     return parser
@@ -75,8 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError naming the first option that makes no sense."""
-    if opt.split not in SPLITS:
-        raise ValueError(f"unknown --split {opt.split!r}; choose one of {', '.join(SPLITS)}")
+    one_of(opt, split=SPLITS)
     if opt.images and (opt.truth or opt.names):
         raise ValueError("--truth and --names are of a data set, not of --images")
     for name in ("count", "side", "columns", "batch"):
@@ -111,14 +108,10 @@ def tiles_of_data(opt: argparse.Namespace) -> list[Tile]:
     data = data.take(rows)
     estimator = Estimator(find_weights(opt.weights, WEIGHTS_FOLDER, ".pth"), NUM_POINTS, **speed(opt))
     points, scores = predict(estimator, data, opt)
-    taught = estimator.meta.get("taught", range(NUM_POINTS))
-    hollow = ~np.isin(np.arange(NUM_POINTS), taught)
     tiles = []
     for i, name in enumerate(names_of(data, root)):
         image = load_image(data.images[i])
-        face = Face(
-            box=data.boxes[i], score=1.0, landmarks=points[i], confidence=scores[i], pose_score=0.0, hollow=hollow
-        )
+        face = Face(data.boxes[i], 1.0, points[i], scores[i], pose_score=0.0, hollow=estimator.hollow)
         tiles.append((draw(image, face, opt), f"{name} {scores[i].mean():.2f}"))
         if opt.truth:
             tiles.append((draw_labels(image, data, i, opt.side), "labels (dark: hidden)"))

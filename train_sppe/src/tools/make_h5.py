@@ -42,6 +42,7 @@ from SPPE.src.convention import LAPA_FROM_IBUG
 from SPPE.src.landmarks import IBUG68, NUM_POINTS, POINT_ORDERS
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from tools.complete106 import complete_by_geometry
+from utils.command import complaints, one_of
 from utils.dataset import lapa, w300
 from utils.dataset.base import SPLITS, Annotations, Face, collect, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
@@ -60,12 +61,9 @@ MAX_NAMED = 5
 
 def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse_args(argv)
-    try:
+    with complaints("make_h5.py"):
         check(opt)
         make(opt)
-    except (ValueError, OSError) as error:
-        print(f"make_h5.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,10 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError or FileNotFoundError for options that make no sense."""
-    for name, choices in (("format", READERS), ("order", POINT_ORDERS)):
-        value = getattr(opt, name)
-        if value not in choices:
-            raise ValueError(f"unknown --{name} {value!r}; choose one of {', '.join(choices)}")
+    one_of(opt, format=READERS, order=POINT_ORDERS)
     if not opt.images.is_dir():
         raise FileNotFoundError(f"--images: no folder at {opt.images}")
     if not opt.annotations.exists():

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import h5py
 import numpy as np
-from complete106 import MESH_VERTICES, MeshTeacher
+from complete106 import MESH_VARIANTS, MESH_VERTICES, MeshTeacher
 
 FILE_NAME = "annot_dt_fac_106_ldmks.h5"
 
@@ -24,9 +24,6 @@ CONTEXT = 1.9
 # A mesh whose middle lies further than this (of the box's side) from the box's is of another face.
 MAX_OFFSET = 0.3
 
-# Margins (of the side) and turns (degrees) to look with, until one finds the face.
-VIEWS = ((0.0, 0.0), (0.35, 0.0), (0.0, 25.0), (0.0, -25.0))
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -35,11 +32,8 @@ def main() -> None:
     with h5py.File(opt.dataRoot / FILE_NAME) as file:
         names = [name.decode() for name in file["imgname"][:]]
         boxes = file["bndbox"][:].reshape(-1, 4)
-    teacher, vertices, picture = (
-        MeshTeacher(),
-        np.full((len(names), 2, MESH_VERTICES, 2), np.nan, np.float32),
-        (None, None),
-    )
+    teacher, picture = MeshTeacher(), (None, None)
+    vertices = np.full((len(names), 2, MESH_VERTICES, 2), np.nan, np.float32)
     for row, (name, box) in enumerate(zip(names, boxes)):
         if picture[0] != name:
             picture = name, cv2.cvtColor(cv2.imread(str(opt.dataRoot / "images" / name)), cv2.COLOR_BGR2RGB)
@@ -61,8 +55,8 @@ def meshes(image: np.ndarray, box: np.ndarray, teacher: MeshTeacher) -> np.ndarr
     middle, found = (box[:2] + box[2:]) / 2 - low, []
     for mirror in (False, True):
         seen = np.full((MESH_VERTICES, 2), np.nan)
-        for view in VIEWS:
-            points = teacher(crop[:, ::-1] if mirror else crop, *view)
+        for variant in MESH_VARIANTS:
+            points = teacher(crop[:, ::-1] if mirror else crop, *variant)
             if not len(points):
                 continue
             if mirror:

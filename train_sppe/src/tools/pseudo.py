@@ -23,7 +23,8 @@ from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS
 from SPPE.src.main_fast_inference import Estimator
 from SPPE.src.utils.img import crop_affines, grow_boxes, warp_box
 from SPPE.src.utils.imread import UnreadableImage, find_images, load_image
-from utils.dataset.base import Annotations, Augmentation, boxes_of, compose, sentence, write_h5
+from utils.command import complaints
+from utils.dataset.base import Annotations, Augmentation, boxes_of, compose, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 from utils.lists import read_list
 from yolo.detector import Detector
@@ -46,11 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--smallest", type=float, default=48, help="smallest side of a face, pixels")
     add("--exclude", type=Path, help="list of pictures to leave out (utils/lists.py)")
     opt = parser.parse_args(argv)
-    try:
+    with complaints("pseudo.py"):
         run(opt)
-    except (ValueError, OSError) as error:
-        print(f"pseudo.py: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 def run(opt: argparse.Namespace) -> None:

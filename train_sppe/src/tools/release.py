@@ -17,9 +17,10 @@ import numpy as np
 from calibrate import read_table
 
 from SPPE.src.main_fast_inference import load_model
+from SPPE.src.utils.files import save_whole
 from train import source_roots
+from utils.command import complaints
 from utils.dataset import build_dataset
-from utils.files import save_whole
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,11 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--note", default="", help="data, licence: whatever should stay with the file")
     args = parser.parse_args(argv)
-    try:
+    with complaints("release.py"):
         release(args.model, args.out, args.note, args.confidence, args.face_score)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"release.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def release(

@@ -35,7 +35,8 @@ from evaluation import (
 from plot import new_figure
 from SPPE.src.landmarks import IBUG68, NUM_POINTS
 from SPPE.src.main_fast_inference import Estimator
-from utils.dataset.base import SPLITS, Annotations, sentence
+from utils.command import complaints, one_of
+from utils.dataset.base import SPLITS, Annotations
 
 # % of the box; 0 is measured once and stands in all three rows.
 CHANGES = {
@@ -48,12 +49,9 @@ TITLES = {"shift_x": "shift to the right, % of the box", "shift_y": "shift down,
 
 def main(argv: list[str] | None = None) -> None:
     opt = build_parser().parse_args(argv)
-    try:
+    with complaints("robustness.py"):
         check(opt)
         measure(opt)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"robustness.py: {sentence(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,9 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError naming the first option that makes no sense; fill in the names."""
-    for name, choices in (("split", SPLITS), ("convention", CONVENTIONS), ("normaliser", NORMALISERS)):
-        if getattr(opt, name) not in choices:
-            raise ValueError(f"unknown --{name} {getattr(opt, name)!r}; choose one of {', '.join(choices)}")
+    one_of(opt, split=SPLITS, convention=CONVENTIONS, normaliser=NORMALISERS)
     if not opt.names:
         stems = [path.stem for path in opt.weights]
         opt.names = stems if len(set(stems)) == len(stems) else [f"{p.parent.name}/{p.stem}" for p in opt.weights]

@@ -24,9 +24,10 @@ sys.path += [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolv
 import numpy as np
 
 from face import coco_annotation, coco_category
-from pPose_nms import write_json
 from SPPE.src.landmarks import FLIP_ORDER, IBUG68, NUM_POINTS, PART_OF, PARTS
+from SPPE.src.utils.files import write_json
 from SPPE.src.utils.imread import load_image
+from utils.command import complaints
 from utils.dataset import build_dataset
 from utils.dataset.base import Annotations, boxes_of
 
@@ -216,12 +217,9 @@ def write(args: argparse.Namespace) -> Iterator[str]:
 
 def main(argv: list[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    try:
+    with complaints("to_coco.py"):
         for line in write(args):
             print(line)
-    except (ValueError, OSError) as error:
-        print(f"to_coco.py: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from SPPE.src.utils.files import write_whole
+
 from .dataset.base import Annotations
 
 
@@ -34,14 +36,12 @@ def numbers_of(names: list[str]) -> list[int]:
 
 
 def write_list(path: Path, faces: Iterable[tuple[str, int | None, str]]) -> None:
-    """Write (name, face or None for all faces of the picture, remark) a line; temporary name, then rename."""
+    """Write (name, face or None for all faces of the picture, remark) a line."""
     lines = []
     for name, face, remark in faces:
         cells = [name] + ([] if face is None else [str(face)]) + ([f"# {remark}"] if remark else [])
         lines.append("\t".join(cells) + "\n")
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    write_whole("".join(lines).encode(), path)
 
 
 def read_list(path: Path) -> set[tuple[str, int | None]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from SPPE.src.utils.files import write_whole
 from SPPE.src.utils.img import warp_box
 
 CAPTION_HEIGHT, CAPTION_SCALE = 18, 0.4
@@ -51,18 +52,15 @@ def _fit(caption: str, width: int) -> str:
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write an RGB picture; JPEG and PNG by the name. Temporary name, then rename.
+    """Write an RGB picture; JPEG and PNG by the name.
 
     Raises:
         ValueError: a suffix that OpenCV does not write.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         done, data = cv2.imencode(path.suffix or ".", image[..., ::-1])
     except cv2.error:
         done = False
     if not done:
         raise ValueError(f"{path}: no picture format {path.suffix!r}; say .jpg or .png")
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data.tobytes())
-    temporary.replace(path)
+    write_whole(data.tobytes(), path)

@@ -289,12 +289,6 @@ def _load(path: Path) -> np.ndarray:
         raise ValueError(str(error)) from None
 
 
-def sentence(error: Exception) -> str:
-    """What an error says, without the traceback that a DataLoader puts before the words of its worker."""
-    text = str(error).strip()
-    return text.split("\n")[-1].removeprefix("ValueError: ") if text.startswith("Caught ") else text.split("\n")[0]
-
-
 class FaceDataset(Dataset):
     """Crops of annotated faces, augmented in one affine when training.
 
