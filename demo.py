@@ -82,8 +82,6 @@ def main(argv: list[str] | None = None, prog: str = "demo.py", **defaults) -> in
 
 def check(opt: argparse.Namespace) -> None:
     """Raise ValueError for the first option that makes no sense; print which are taken for AlphaPose's sake only."""
-    if opt.format == "coco":  # AlphaPose's other name for it
-        opt.format = "alphapose"
     if opt.format not in FORMATS:
         raise ValueError(f"unknown --format {opt.format!r}; choose one of {', '.join(FORMATS)}")
     for name in ("detbatch", "posebatch"):

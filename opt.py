@@ -27,7 +27,12 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
         help=".json or .csv file of boxes to use instead of the detector's (dataloader.read_boxes)",
     )
     add("--outdir", type=Path, default=Path("examples/outputs"), help="where results go")
-    add("--format", default="alphapose", help="of the results: alphapose (or coco, the same), cmu, open, csv, pts, npz")
+    add(
+        "--format",
+        type=results_format,
+        default="alphapose",
+        help="of the results: alphapose (or coco, the same), cmu, open, csv, pts, npz",
+    )
     add("--save_img", action="store_true", help="write pictures with the points to OUTDIR/vis")
     add("--vis", action="store_true", help="show pictures in a window (needs an OpenCV with one)")
     add("--vis_fast", action="store_true", help="draw points only, faster")
@@ -77,3 +82,8 @@ def truth(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0", "yes", "no"):
         raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
     return text.lower() in ("true", "1", "yes")
+
+
+def results_format(text: str) -> str:
+    """A value of --format; AlphaPose calls its own format coco."""
+    return "alphapose" if text == "coco" else text

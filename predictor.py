@@ -41,13 +41,16 @@ COLOURS = ("rgb", "bgr")  # orders of an array's channels
 def one_core_each(workers: int, cores: int) -> Iterator[tuple[int, Callable | None]]:
     """(workers, what each of their threads calls first): several networks at a time compute on one core each.
 
-    cores: what new threads have afterwards, as PyTorch gives each what another one said last.
+    cores: what new threads have afterwards, since PyTorch gives each what another one said last.
 
     A network spread over all cores waits in every layer for the core that decodes a picture meanwhile; as many networks
     as cores, each on its own, do not (bench/bench_pipeline.py: 1.55 times the networks' own time became 1.05).
     """
+    if workers <= 1:
+        yield workers, None
+        return
     try:
-        yield workers, (lambda: torch.set_num_threads(1)) if workers > 1 else None
+        yield workers, lambda: torch.set_num_threads(1)
     finally:
         torch.set_num_threads(cores)
 

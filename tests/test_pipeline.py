@@ -16,6 +16,7 @@ from PIL import Image
 import demo
 from broken_inputs import make_broken_inputs
 from dataloader import Job, batches, folder_jobs, list_jobs, ordered_map, prefetch, source
+from opt import build_parser
 from predictor import FacePredictor
 from SPPE.src.utils.imread import load_image
 from SPPE.src.utils.pose import mirror_points
@@ -75,6 +76,10 @@ def test_an_exception_in_a_stage_comes_out_at_the_end():
     assert next(stream) == 1
     with pytest.raises(RuntimeError, match="stage three"):
         next(stream)
+
+
+def test_alphaposes_word_for_its_own_format():
+    assert build_parser().parse_args(["--format", "coco"]).format == "alphapose"
 
 
 def test_leaving_early_stops_every_thread():

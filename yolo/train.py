@@ -228,10 +228,10 @@ def main(argv=None):
         keep_epochs(run / "log.jsonl", lambda epoch: epoch == "start" or epoch < first)
     else:
         (run / "log.jsonl").unlink(missing_ok=True)  # of a run that was cut before its first state
-    if args.start and not args.Continue:
-        figures = validate(args.start, valid_scenes, valid_crops, args)
-        best = figures["ap"]
-        record(run, {"epoch": "start", **figures})
+        if args.start:
+            figures = validate(args.start, valid_scenes, valid_crops, args)
+            best = figures["ap"]
+            record(run, {"epoch": "start", **figures})
     composer = Composer(scenes, crops, heads)
 
     for epoch in range(first, args.nEpochs):
