@@ -95,13 +95,23 @@ def test_lateral_connections_start_without_effect_and_then_carry_detail():
     assert all(connection.weight.grad.abs().max() > 0 for connection in lateral.lateral)
 
 
+def test_a_deeper_trunk_starts_as_the_shallower_one():
+    torch.manual_seed(0)
+    shallow, deep = SEResnet(18, 0.25).eval(), SEResnet(22, 0.25).eval()
+    missing = deep.load_state_dict(shallow.state_dict(), strict=False).missing_keys
+    assert {name.split(".")[1] for name in missing} == {"2"}
+    x = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(shallow(x), deep(x))
+
+
 def test_lateral_connections_are_the_se_resnets():
     with pytest.raises(ValueError, match="not for timm:resnet18"):
         createModel(7, backbone="timm:resnet18", lateral=True)
 
 
 def test_unknown_depth_names_the_choices():
-    with pytest.raises(ValueError, match=r"19.*\[18, 34, 50, 101\]"):
+    with pytest.raises(ValueError, match=r"19.*\[18, 22, 34, 50, 101\]"):
         createModel(106, depth=19)
 
 

@@ -185,12 +185,11 @@ def test_weights_of_another_network_are_named(train, capsys):
     state = torch.load(train.exp / "many" / "model_1.pkl", weights_only=True)
     state["conv_out.weight"], state["conv_out.bias"] = state["conv_out.weight"][:17], state["conv_out.bias"][:17]
     torch.save(state, train.exp / "seventeen.pkl")
-    assert train("--expID", "more", "--nEpochs", 1, "--loadModel", train.exp / "seventeen.pkl") == 2
+    more = ("--expID", "more", "--nEpochs", 1, "--loadModel")
+    assert train(*more, train.exp / "seventeen.pkl") == 2
     assert "seventeen.pkl is another network: nClasses 17, here 106" in capsys.readouterr().err
-    assert (
-        train("--expID", "deep", "--nEpochs", 1, "--loadModel", train.exp / "many" / "model_1.pkl", "--depth", 34) == 2
-    )
-    assert "depth 18, here 34" in capsys.readouterr().err
+    assert train(*more, train.exp / "many" / "model_1.pkl", "--depth", 50) == 2
+    assert "depth 18, here 50" in capsys.readouterr().err
 
 
 def test_a_trained_trunk_goes_under_another_head(train, capsys):
@@ -203,6 +202,19 @@ def test_a_trained_trunk_goes_under_another_head(train, capsys):
     kept = torch.load(wide, weights_only=True)
     assert all(torch.equal(slim[key], kept[key]) for key in ("preact.conv1.weight", "duc1.conv.weight"))
     assert slim["conv_out.weight"].shape[1] == 8 and "lateral.0.weight" in slim
+
+
+def test_a_trained_trunk_goes_on_deeper(train, capsys):
+    """The blocks that it lacks change nothing until they are trained; the other way round blocks would be lost."""
+    assert train("--expID", "few", "--nEpochs", 1) == 0
+    few = train.exp / "few" / "model_1.pkl"
+    assert train("--expID", "deep", "--nEpochs", 1, "--loadModel", few, "--depth", 22, "--LR", 0, "--noColour") == 0
+    assert "depth 18, here 22; these layers start anew: preact.layer3.2.bn1" in capsys.readouterr().out
+    deep = train.exp / "deep" / "model_1.pkl"
+    state = torch.load(deep, weights_only=True)
+    assert not state["preact.layer4.2.bn2.weight"].any() and state["preact.layer4.2.conv2.weight"].any()
+    assert train("--expID", "shallow", "--nEpochs", 1, "--loadModel", deep) == 2
+    assert "depth 22, here 18" in capsys.readouterr().err
 
 
 def test_a_run_is_not_continued_with_other_options(train, capsys):

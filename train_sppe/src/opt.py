@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("network").add_argument
     add("--nClasses", type=int, default=106, help="number of landmarks")
-    add("--depth", type=int, default=101, help="of the SE-ResNet: 18, 34, 50 or 101")
+    add("--depth", type=int, default=101, help="of the SE-ResNet: 18, 22, 34, 50 or 101")
     add("--width", type=float, default=1.0, help="factor on the trunk's channels")
     add("--backbone", help="timm:NAME, a trunk of the timm library instead of the SE-ResNet (then no --depth, --width)")
     add("--pretrained", help="file of timm's own weights for that trunk")

@@ -32,6 +32,7 @@ from opt import build_parser, check
 from SPPE.src.landmarks import NUM_POINTS
 from SPPE.src.main_fast_inference import load_checkpoint
 from SPPE.src.models.FastPose import config_of, createModel, sync_batch_norm
+from SPPE.src.models.layers.SE_Resnet import goes_on_in
 from SPPE.src.utils.device import choose_device, choose_precision
 from SPPE.src.utils.files import save_whole
 from SPPE.src.utils.img import BOX_GROWTH
@@ -175,8 +176,9 @@ def source_roots(opt: argparse.Namespace) -> list[tuple[str, Path]]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Start from a weights file of the same trunk. Where its head has other channels, or no lateral connections, the
-    head's layers that do not fit stay as they are, and that is told.
+    """Start from a weights file of the same trunk, or of a shallower one whose missing blocks then start as the
+    identity. Where its head has other channels, or no lateral connections, the layers that do not fit stay as they
+    are. All that is told.
 
     Raises:
         FileNotFoundError, ValueError: it cannot be read, or is of another trunk or number of points.
@@ -185,7 +187,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
     theirs, ours = config_of(state_dict), model.config
     names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
     different = [f"{name} {theirs.get(name)}, here {ours.get(name)}" for name in names]
-    if not {"duc", "lateral"}.issuperset(names):
+    free = {"duc", "lateral"}
+    if "depth" in theirs and "depth" in ours and goes_on_in(theirs["depth"], ours["depth"]):
+        free.add("depth")
+    if not free.issuperset(names):
         raise ValueError(f"--loadModel {path} is another network: {'; '.join(different)}")
     own = model.state_dict()
     fitting = {name: value for name, value in state_dict.items() if name in own and own[name].shape == value.shape}

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from .SE_module import SELayer
 
-# Depth -> blocks in each of the four stages (He et al., table 1).
-STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+# Depth -> blocks in each of the four stages (He et al., table 1; 22 is ours, 18 and one more in the last two stages).
+STAGES = {18: (2, 2, 2, 2), 22: (2, 2, 3, 3), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 BOTTLENECK_DEPTHS = (50, 101)
 
 STEM_CHANNELS = 64  # at width 1.0
@@ -66,14 +66,21 @@ def _add_se_and_shortcut(block: nn.Module, in_channels: int, out_channels: int, 
         block.downsample = nn.Sequential(conv, nn.BatchNorm2d(out_channels))
 
 
+def goes_on_in(depth: int, deeper: int) -> bool:
+    """Whether a trunk of `depth` has no block that one of `deeper` lacks."""
+    same = (depth in BOTTLENECK_DEPTHS) == (deeper in BOTTLENECK_DEPTHS)
+    return same and all(less <= more for less, more in zip(STAGES[depth], STAGES[deeper]))
+
+
 class SEResnet(nn.Module):
     """(B, 3, H, W) -> (B, out_channels, H / 32, W / 32), or the outputs of all stages (`stages`).
 
     A stage's first block carries SE when it has a projection shortcut (as in AlphaPose). In the shallow networks the
-    first stage keeps its size and so has neither.
+    first stage keeps its size and so has neither. The other blocks start as the identity (Goyal et al., "Accurate,
+    Large Minibatch SGD", 2017, 5.1), so that a trained network can go on with more of them.
 
     Args:
-        depth: 18, 34 (basic blocks), 50 or 101 (bottlenecks).
+        depth: 18, 22, 34 (basic blocks), 50 or 101 (bottlenecks).
         width: factor on every channel count; 1.0 is the published network.
     Raises:
         ValueError: unknown depth.
@@ -94,7 +101,9 @@ class SEResnet(nn.Module):
             se = stride != 1 or in_channels != planes * block.expansion
             first = block(in_channels, planes, stride, se)
             in_channels = planes * block.expansion
-            rest = (block(in_channels, planes) for _ in range(blocks - 1))
+            rest = [block(in_channels, planes) for _ in range(blocks - 1)]
+            for more in rest:
+                nn.init.zeros_((more.bn3 if depth in BOTTLENECK_DEPTHS else more.bn2).weight)
             setattr(self, f"layer{stage + 1}", nn.Sequential(first, *rest))
         self.channels = tuple(channels * 2**stage * block.expansion for stage in range(4))
         self.out_channels = in_channels
