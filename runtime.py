@@ -100,7 +100,7 @@ def read_int8(graph: nn.Module, weights: Path) -> bytes:
 
 
 class Runtime:
-    """Turns graphs into functions. precision: one of the class's `precisions`, or "auto", the fastest that needs no further file.
+    """Turns graphs into functions. precision: one of the class's, or "auto", the fastest that needs no further file.
 
     Calls may come from several threads at a time. Each uses as many cores as torch would in that thread
     (`torch.set_num_threads`, OMP_NUM_THREADS), so that a pipeline's threads share the cores in the same way.

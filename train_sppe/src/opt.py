@@ -60,7 +60,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--inputResW", type=int, default=256, help="width of the crops")
     add("--outputResH", type=int, default=64, help="height of the heatmaps: inputResH / 4")
     add("--outputResW", type=int, default=64, help="width of the heatmaps: inputResW / 4")
-    add("--loadModel", help="start from these weights (model_N.pkl or a shipped .pth); the head, and a deeper trunk, may differ")
+    add(
+        "--loadModel",
+        help="start from these weights, of the same trunk or a shallower one: model_N.pkl or a shipped .pth",
+    )
     add("--Continue", **SWITCH, help="go on with this expID where it was stopped")
 
     add = parser.add_argument_group("optimisation").add_argument
