@@ -28,8 +28,11 @@ from SPPE.src.utils.imread import IMAGE_EXTENSIONS, UnreadableImage, find_images
 
 T = TypeVar("T")
 
-# Decoding a 12-megapixel JPEG takes about as long as both networks do, so a few threads keep up with them.
-DECODE_THREADS = max(1, min(4, os.cpu_count() or 1))
+# Decoding a 12-megapixel JPEG takes about as long as both networks do, so half as many threads as cores keep up.
+DECODE_THREADS = min(16, max(2, (os.cpu_count() or 1) // 2))
+
+# What a run notes in its output folder as it goes, see progress.py.
+RECORD = "progress.jsonl"
 
 # A box's columns in a .csv, in the order in which they are looked for.
 BOX_COLUMNS = (("left", "top", "right", "bottom"), ("x1", "y1", "x2", "y2"))
@@ -74,25 +77,24 @@ class Job:
         return {**entry, "message": self.message} if self.message else entry
 
 
-def folder_jobs(folder: Path, leave_out: Path | None = None) -> list[Job]:
-    """A job for every picture under a folder, but for those under `leave_out` (an earlier run's results).
+def folder_jobs(folder: Path, option: str = "--indir") -> list[Job]:
+    """A job for every picture under a folder, but for those that a run of demo.py drew. option: what named the folder.
 
     Raises:
         FileNotFoundError: no such folder; ValueError: not a folder, or no picture in it.
     """
     if not folder.exists():
-        raise FileNotFoundError(f"--indir {folder} does not exist; name a folder of pictures")
+        raise FileNotFoundError(f"{option} {folder} does not exist; name a folder of pictures")
     if not folder.is_dir():
-        raise ValueError(f"--indir {folder} is not a folder")
-    paths = [path for path in find_images(folder) if not _is_under(folder / path, leave_out)]
-    jobs = [Job(path.as_posix(), folder / path) for path in paths]
+        raise ValueError(f"{option} {folder} is not a folder")
+    jobs = [Job(path.as_posix(), folder / path) for path in find_images(folder) if not _is_drawn(folder / path)]
     if not jobs:
-        raise ValueError(f"--indir {folder} holds no pictures; formats are known by their extension (.jpg, .png, ...)")
+        raise ValueError(f"{option} {folder} holds no pictures; formats are known by their extension (.jpg, .png, ...)")
     return jobs
 
 
-def input_jobs(where: Path, leave_out: Path | None = None) -> list[Job]:
-    """Jobs for a folder (walked), one picture, or a pattern such as "photos/**/*.jpg", but for those under `leave_out`.
+def input_jobs(where: Path) -> list[Job]:
+    """Jobs for a folder (walked), one picture, or a pattern such as "photos/**/*.jpg", but for what demo.py drew.
 
     A pattern's names are relative to its last folder without a wildcard; folders that it matches are walked.
 
@@ -100,7 +102,7 @@ def input_jobs(where: Path, leave_out: Path | None = None) -> list[Job]:
         FileNotFoundError, ValueError: nothing there, or no picture among it.
     """
     if where.is_dir() or not (where.exists() or glob.has_magic(str(where))):
-        return folder_jobs(where, leave_out)
+        return folder_jobs(where)
     if where.exists():
         return [Job(where.name, where)]
     base = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), where.parts))
@@ -110,17 +112,16 @@ def input_jobs(where: Path, leave_out: Path | None = None) -> list[Job]:
         for path in inside:
             if path.suffix.lower() in IMAGE_EXTENSIONS:
                 jobs[path] = Job(path.relative_to(base).as_posix(), path)
-    found = [job for path, job in jobs.items() if not _is_under(path, leave_out)]
+    found = [job for path, job in jobs.items() if not _is_drawn(path)]
     if not found:
         raise ValueError(f"--indir {where} matches no pictures; formats are known by their extension (.jpg, .png, ...)")
     return found
 
 
-def _is_under(path: Path, folder: Path | None) -> bool:
-    if folder is None:
-        return False
-    where = path.parent.resolve() / path.name  # links to pictures stay what they are
-    return where.is_relative_to(folder.resolve())
+def _is_drawn(path: Path) -> bool:
+    """Whether an earlier run drew this picture: it lies in a `vis` beside such a run's record."""
+    folders = path.parent.resolve() / path.name  # links to pictures stay what they are
+    return any(folder.name == "vis" and (folder.parent / RECORD).is_file() for folder in folders.parents)
 
 
 def frame_jobs(frames: Iterable) -> Iterator[Job]:
@@ -181,8 +182,12 @@ def _json_boxes(text: str) -> Iterator[tuple[str, str, list | None]]:
             yield from ((f"{name!r}, box {i}", name, box) for i, box in enumerate(boxes))
     else:
         for i, entry in enumerate(content):
-            x, y, width, height = entry["bbox"]
-            yield f"entry {i}", str(entry["image_id"]), [x, y, x + width, y + height, entry.get("score", 1)]
+            try:
+                x, y, width, height = map(float, entry["bbox"])
+                yield f"entry {i}", str(entry["image_id"]), [x, y, x + width, y + height, entry.get("score", 1)]
+            except (KeyError, TypeError, ValueError) as error:
+                expected = 'expected {"image_id": name, "bbox": [x, y, width, height]}'
+                raise ValueError(f"entry {i} is {str(entry)[:100]}; {expected}") from error
 
 
 def as_boxes(boxes: ArrayLike) -> np.ndarray:
@@ -306,7 +311,7 @@ def ordered_map(
                     failure = error
                     break
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > threads:
+                while waiting and (len(waiting) > threads or waiting[0].done()):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

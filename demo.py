@@ -9,8 +9,10 @@ Writes OUTDIR/alphapose-results.json, OUTDIR/manifest.json (a record of every in
 
 import argparse
 import contextlib
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from tqdm import tqdm
 
 from dataloader import (
     DECODE_THREADS,
+    RECORD,
     Job,
     frame_jobs,
     give_boxes,
@@ -55,7 +58,12 @@ SHAPELESS = (
 
 
 def main(argv: list[str] | None = None, prog: str = "demo.py", **defaults) -> int:
-    """The command. prog: its name in messages; defaults: of options, such as webcam="0"."""
+    """The command. prog: its name in messages; defaults: of options, such as webcam="0".
+
+    A scheduler's or a container's stop (SIGTERM) ends a run as Ctrl-C does: what was found is written.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     parser = build_parser(prog)
     parser.set_defaults(**defaults)
     opt = parser.parse_args(argv)
@@ -70,7 +78,7 @@ def main(argv: list[str] | None = None, prog: str = "demo.py", **defaults) -> in
             predictor = build_predictor(opt)
             opt.outdir.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=opt.outdir).close()  # a folder that cannot be written is told before the work
-            progress = Progress(opt.outdir / "progress.jsonl", settings(opt), opt.resume)
+            progress = Progress(opt.outdir / RECORD, settings(opt), opt.resume)
         except (ValueError, OSError) as error:
             print(f"{prog}: {error}", file=sys.stderr)
             return 2
@@ -98,8 +106,12 @@ def check(opt: argparse.Namespace) -> None:
         raise ValueError("--save_video needs --video or --webcam; --save_img draws on pictures")
     if opt.detect_every < 1:
         raise ValueError(f"--detect_every {opt.detect_every} must be at least 1")
-    if opt.resume and opt.webcam is not None:
-        raise ValueError("--resume has no meaning for --webcam: a camera does not show the same twice")
+    if opt.resume and (opt.webcam is not None or "://" in str(opt.videofile)):
+        raise ValueError("--resume has no meaning for a camera or an address: neither shows the same twice")
+    for name in ("conf", "nms"):
+        value = getattr(opt, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"--{name} {value} must be from 0 to 1")
     ignored = [f"--{name}" for name in IGNORED if getattr(opt, name) is not None]
     if ignored:
         print(f"{opt.prog}: {', '.join(ignored)}: taken for AlphaPose's sake, without effect here", file=sys.stderr)
@@ -125,8 +137,22 @@ def sources(opt: argparse.Namespace, stream: VideoReader | Camera | None = None)
     Raises:
         ValueError, FileNotFoundError: none, or they cannot be had.
     """
-    jobs = frame_jobs(stream) if stream else pictures(opt)
-    return give_boxes(jobs, read_boxes(opt.boxes)) if opt.boxes else jobs
+    if not opt.boxes:
+        return frame_jobs(stream) if stream else pictures(opt)
+    boxes = read_boxes(opt.boxes)
+    if stream:
+        return give_boxes(frame_jobs(stream), boxes)
+    jobs = pictures(opt)
+    strangers = sorted(boxes.keys() - {job.name for job in jobs})
+    if len(strangers) == len(boxes):
+        named = f"names {strangers[0]!r}" if strangers else "names none"
+        raise ValueError(f"--boxes {opt.boxes} {named}, but the pictures are called {jobs[0].name!r} and so on")
+    if strangers:
+        print(
+            f"{opt.prog}: {opt.boxes} names {len(strangers)} pictures that are not here: {strangers[0]!r} ...",
+            file=sys.stderr,
+        )
+    return give_boxes(jobs, boxes)
 
 
 def pictures(opt: argparse.Namespace) -> list[Job]:
@@ -137,7 +163,7 @@ def pictures(opt: argparse.Namespace) -> list[Job]:
     if opt.inputlist:
         return list_jobs(opt.inputlist, opt.indir)
     if opt.indir:
-        return input_jobs(opt.indir, leave_out=opt.outdir / "vis")
+        return input_jobs(opt.indir)
     raise ValueError("nothing to read: say --indir FOLDER, --list FILE, --image FILE, --video FILE or --webcam N")
 
 
@@ -208,8 +234,10 @@ def has_picture(job: Job, opt: argparse.Namespace) -> bool:
 
 def has_results(opt: argparse.Namespace) -> bool:
     """Whether what a video's run writes is there from an earlier one."""
-    return results_file(opt.outdir, opt.format).exists() and (
-        not opt.save_video or (opt.outdir / video_name(opt)).is_file()
+    return (
+        results_file(opt.outdir, opt.format).exists()
+        and (not opt.save_video or (opt.outdir / video_name(opt)).is_file())
+        and (not opt.save_img or any((opt.outdir / "vis").glob("*.jpg")))
     )
 
 
@@ -227,7 +255,8 @@ def run_stream(
     start, jobs = time.perf_counter(), []
     draws = opt.save_img or opt.vis or opt.save_video
     ahead = frames if opt.sp or opt.webcam is not None else prefetch(frames)  # a camera's newest frame waits for nobody
-    found = follow(predictor, ahead, Tracker(opt.smooth), opt.detect_every, draws)
+    tracker = Tracker(opt.smooth, of_faces=predictor.of_faces)
+    found = follow(predictor, ahead, tracker, opt.detect_every, draws)
     writer = VideoWriter(opt.outdir / video_name(opt), stream) if opt.save_video else None
 
     def after(job: Job) -> None:

@@ -108,7 +108,7 @@ def export(opt: argparse.Namespace) -> None:
 def read_pictures(folder: Path) -> Iterator[np.ndarray]:
     """The pictures of a folder that can be read, one by one, MOST at most. Raises as `folder_jobs`, and for none."""
     count = 0
-    for job in folder_jobs(folder)[:MOST]:
+    for job in folder_jobs(folder, "--images")[:MOST]:
         try:
             picture = load_image(job.path)
         except (UnreadableImage, OSError) as error:

@@ -73,7 +73,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
     add("--profile", action="store_true", help="print the time each stage took")
 
     for name in IGNORED:
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+        parser.add_argument(f"--{name}", nargs="?", const="True", help=argparse.SUPPRESS)
     return parser
 
 

@@ -10,6 +10,7 @@ import io
 import itertools
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -188,6 +189,7 @@ def write_results(pictures: dict[str, list], outdir: Path, form: str = "alphapos
         taken: set[str] = set()
         for name, entry in content.items():
             write_json(entry, outdir / "sep-json" / short_name(name, ".json", taken))
+        tell_others(outdir / "sep-json", ".json", taken)
         write_json(content, path)
     return path
 
@@ -208,13 +210,22 @@ def _json_list(entries: Iterable[dict]) -> Iterator[bytes]:
 def write_pts(pictures: dict[str, list], folder: Path) -> None:
     """A .pts file a face: FOLDER/NAME.pts without the picture's extension, NAME_1.pts for the second face, ..."""
     taken: set[str] = set()
+    first = {name: short_name(name, ".pts", taken) for name in pictures}  # a_1.jpg's is not a.jpg's second face
     for name, faces in pictures.items():
         for number, face in enumerate(faces):
-            own = short_name(name, f"_{number}.pts" if number else ".pts", taken)
+            own = short_name(name, f"_{number}.pts", taken) if number else first[name]
             lines = [f"{x:.3f} {y:.3f}" for x, y in (face.landmarks + PTS_FIRST_PIXEL).tolist()]
             text = "\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""])
             write_whole(text.encode(), folder / own)
     folder.mkdir(parents=True, exist_ok=True)
+    tell_others(folder, ".pts", taken)
+
+
+def tell_others(folder: Path, suffix: str, own: set[str]) -> None:
+    """Warn of files that this run did not write (an earlier one did, or a person): they are not deleted."""
+    others = sorted({str(path.relative_to(folder)) for path in folder.rglob(f"*{suffix}")} - own)
+    if others:
+        warnings.warn(f"{folder} holds {len(others)} files that are not of this run, {others[0]} first", stacklevel=2)
 
 
 def _head_pose(face) -> tuple[float, float, float]:

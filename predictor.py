@@ -119,8 +119,8 @@ class FacePredictor:
             inp_dim=inp_dim,
             runtime=engine,
         )
-        # of faces alone: a person's crop is none
-        judges = conf is None and self.detector.net.classes == 1
+        self.of_faces = self.detector.net.classes == 1  # else of persons, whose crops the heatmaps do not judge
+        judges = conf is None and self.of_faces
         self.face_score = self.estimator.meta.get("face_score") if judges else None
         if self.face_score is not None:
             self.detector.conf = PROPOSAL_CONF

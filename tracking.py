@@ -5,7 +5,7 @@
         job.faces[0].idx, job.faces[0].landmarks
 
 The detector looks at every k-th frame. In between, and for a face that the detector misses, the landmarks of a frame
-give the box of the next.
+give the box of the next. Landmarks do not give a person's box: a detector of persons looks at every frame.
 """
 
 import math
@@ -98,10 +98,17 @@ class Tracker:
 
     Args:
         smooth: steady each face's points by a One-Euro filter of its own; cutoff and beta are the filter's.
+        of_faces: the boxes are faces'; else persons'.
     """
 
-    def __init__(self, smooth: bool = False, cutoff: float = OneEuro.cutoff, beta: float = OneEuro.beta):
-        self.smooth, self.cutoff, self.beta = smooth, cutoff, beta
+    def __init__(
+        self,
+        smooth: bool = False,
+        cutoff: float = OneEuro.cutoff,
+        beta: float = OneEuro.beta,
+        of_faces: bool = True,
+    ):
+        self.smooth, self.cutoff, self.beta, self.of_faces = smooth, cutoff, beta, of_faces
         self.tracks: list[Track] = []
         self._next = 1
 
@@ -149,7 +156,7 @@ class Tracker:
     def _follow(self, track: Track, face: Face, moment: float, followed: bool) -> Face:
         if self.smooth and (track.filter is None or track.lost):
             track.filter = OneEuro(self.cutoff, self.beta)
-        box = next_box(face.landmarks)
+        box = next_box(face.landmarks) if self.of_faces else face.box
         track.box, track.score, track.seen = box, face.score, moment
         points = track.filter(face.landmarks, moment).astype(np.float32) if self.smooth else face.landmarks
         return replace(face, idx=track.idx, landmarks=points, box=box if followed else face.box)
@@ -193,7 +200,7 @@ def follow(
     Args:
         jobs: in order, with images and times; those without an image (broken frames) pass through. Boxes that a job
             brings are kept: neither detector nor last frame has a say in it.
-        every: the detector looks at every so many frames.
+        every: the detector looks at every so many frames; one of persons at each.
     Raises:
         ValueError: `every` is less than 1.
     """
@@ -208,7 +215,7 @@ def follow(
             followed = job.given is None and due > 0
             if job.given is None:
                 job.given, job.proposed = tracker.boxes(None if followed else predictor.detect(job.image)), True
-                due = due - 1 if followed else every - 1
+                due = due - 1 if followed else every - 1 if tracker.of_faces else 0
             predictor.step(job, keep_images)
             if job.status in ("ok", "no_face"):
                 job.faces = tracker.update(job.faces, job.time, followed)

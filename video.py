@@ -23,6 +23,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 # Rotation of a frame (degrees, counter-clockwise) that its file asks for -> how OpenCV does it.
 TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
@@ -71,6 +72,7 @@ class VideoReader:
 
     Attributes:
         frames: how many the file says it holds, or None. rate: mean frame rate. time_base: unit of its times, seconds.
+        pixel_aspect: width over height of a pixel, of the last frame that came out.
     Raises:
         UnreadableVideo: it cannot be opened, or holds no video.
     """
@@ -91,6 +93,7 @@ class VideoReader:
         self.rate: Fraction = self._stream.average_rate or self._stream.guessed_rate or DEFAULT_RATE
         self.time_base: Fraction = self._stream.time_base
         self.start = Fraction(self._container.start_time or 0, av.time_base)
+        self.pixel_aspect = Fraction(1)
         self._stored = 0  # frames whose data were read; a trimmed file shows fewer
 
     def __enter__(self) -> "VideoReader":
@@ -116,6 +119,8 @@ class VideoReader:
             if decoded.is_corrupt:
                 yield Frame(None, moment, "the frame's data are broken")
             else:
+                own = self._stream.sample_aspect_ratio or Fraction(1)
+                self.pixel_aspect = 1 / own if round(decoded.rotation / 90) % 2 else own
                 yield Frame(upright(decoded.to_ndarray(format="rgb24"), decoded.rotation), moment)
             count, last = count + 1, moment
         for at in sorted(lost):
@@ -179,7 +184,7 @@ class Camera:
         UnreadableVideo: it cannot be opened.
     """
 
-    frames, rate, time_base = None, DEFAULT_RATE, CAMERA_TIME_BASE
+    frames, rate, time_base, pixel_aspect = None, DEFAULT_RATE, CAMERA_TIME_BASE, Fraction(1)
 
     def __init__(self, which: str | int):
         self.path = f"camera {which}"
@@ -260,6 +265,7 @@ class VideoWriter:
         if height % 2 or width % 2:  # H.264 as players know it halves the colours' sides
             image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
         frame.time_base = self._source.time_base
         frame.pts = self._last = max(round(Fraction(moment) / self._source.time_base), self._last + 1)
         if self._sound:
@@ -293,7 +299,11 @@ class VideoWriter:
         self._container = container
         self._stream.height, self._stream.width = (side + side % 2 for side in image.shape[:2])
         self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = self._source.time_base
+        context = self._stream.codec_context
+        context.time_base, context.sample_aspect_ratio = self._source.time_base, self._source.pixel_aspect
+        # told, or players take small videos for BT.601 and large ones for BT.709
+        context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
+        context.color_range = ColorRange.MPEG
         if isinstance(self._source, VideoReader) and Path(self._source.path).is_file():
             self._sound = _Sound.of(self._source, self._container)
 

@@ -82,6 +82,18 @@ def test_a_contour_that_slid_is_doubted_unless_the_network_doubts_itself(data):
     assert judged(changed(data, 0, points), data.points, doubt=0.4)[0] == {}
 
 
+def test_a_part_that_is_surely_off_is_found_beside_one_that_is_further_off(data):
+    """The network doubts itself on the contour and not on the mouth."""
+    points = data.points[0].copy()
+    points[list(PARTS["contour"])] += (12, 0)
+    points[list(PARTS["outer_lip"])] += (8, 0)
+    other = changed(data, 0, points)
+    opinion, reasons = opinion_of(other, data.points), [{} for _ in data.images]
+    opinion.doubt[0], opinion.part_doubt[0, list(PARTS).index("contour")] = 1, 1
+    audit.judge_residual(reasons, other, opinion, 0.1)
+    assert "outer_lip" in reasons[0]["residual"] and not any(reasons[1:])
+
+
 def test_a_point_far_outside_is_found_and_one_at_the_edge_is_not(data):
     points = data.points[3].copy()
     points[16] = (80, SIDE + 3)

@@ -124,7 +124,7 @@ def test_the_command_writes_a_table_that_the_weights_keep(tmp_path, capsys):
     assert meta["confidence"] == table
     assert meta["input_size"] == (64, 64)
     assert all(torch.equal(before[name], state[name]) for name in before)
-    judged = json.loads((tmp_path / "out" / "calibration.json").read_text())["sets"]["data"]
+    judged = json.loads((tmp_path / "out" / "calibration.json").read_text())["sets"][str(root)]
     assert judged["points"] == 4 * NUM_POINTS
     assert judged["error_hidden"] is None
     assert "is set" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import pseudo
 
 from SPPE.src.landmarks import FLIP_ORDER
 from tiny import make_tiny_dataset, make_tiny_network
-from utils.dataset.base import read_h5, write_h5
+from utils.dataset.base import link_pictures, read_h5, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 
 WRONG = 3.0  # pixels that half of the people's labels are off
@@ -96,3 +96,23 @@ def test_a_steady_network_labels_and_an_unsteady_one_does_not(tmp_path, capsys):
     with pytest.raises(SystemExit):
         pseudo.main([*given, "--weights", str(make_tiny_network(tmp_path / "net"))])
     assert "a larger --spread keeps more" in capsys.readouterr().err
+
+
+def test_labels_that_are_read_are_not_overwritten(sets, capsys):
+    root, _ = sets
+    with pytest.raises(SystemExit):
+        distil.main(["--labelled", str(root / "labelled"), "--out", str(root / "labelled")])
+    assert "would overwrite" in capsys.readouterr().err
+
+
+def test_labels_lie_beside_the_pictures_that_they_are_of(tmp_path):
+    for name in ("first", "second", "out"):
+        (tmp_path / name).mkdir()
+    for name in ("first", "second"):
+        link_pictures(tmp_path / "out", tmp_path / name)
+        assert (tmp_path / "out" / "images").resolve() == tmp_path / name
+    (tmp_path / "second").rmdir()  # a link to nothing
+    link_pictures(tmp_path / "out", tmp_path / "first")
+    (tmp_path / "whole" / "images").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds other pictures"):
+        link_pictures(tmp_path / "whole", tmp_path / "first")

@@ -232,6 +232,14 @@ def test_an_attribute_of_many_values_is_put_in_bands():
     assert "attribute name has 40 values" in table(build_report(data.points, data))
 
 
+def test_bands_have_faces_and_names_of_their_own():
+    """Quartiles beside a tie leave nothing between them; dates differ in their last digits."""
+    ages = [*range(9), *[30] * 11, *range(31, 51)]
+    bands = attribute_bands(np.array(ages).astype(str))
+    assert all(rows.any() for rows in bands.values()) and sum(rows.sum() for rows in bands.values()) == len(ages)
+    assert len(attribute_bands((20180101 + np.arange(40)).astype(str))) == 4
+
+
 def test_faces_whose_attribute_is_not_told_have_a_band_of_their_own():
     bands = attribute_bands(np.array([*map(str, range(30)), "", "nan"]))
     assert np.flatnonzero(bands["unknown"]).tolist() == [30, 31] and sum(rows.sum() for rows in bands.values()) == 32

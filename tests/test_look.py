@@ -42,6 +42,11 @@ def test_a_sheet_keeps_order_and_size(tmp_path):
     assert [sheet[5, 5, 0], sheet[5, 40, 0], sheet[32 + CAPTION_HEIGHT + 5, 5, 0]] == [10, 20, 30]
     with pytest.raises(ValueError, match="no pictures"):
         contact_sheet([], [], 2)
+    assert contact_sheet([np.zeros((40, 30, 3), np.uint8)] * 3, ["a"] * 3, 2).shape == (
+        2 * (40 + CAPTION_HEIGHT),
+        60,
+        3,
+    )
     write_picture(tmp_path / "new" / "sheet.png", sheet)
     assert (cv2.imread(str(tmp_path / "new" / "sheet.png"))[..., ::-1] == sheet).all()
     with pytest.raises(ValueError, match=r"no picture format '\.txt'"):

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import ROOT
 from SPPE.src.convention import LAPA_FROM_IBUG
-from SPPE.src.landmarks import IBUG68, NUM_POINTS, to_insightface
+from SPPE.src.landmarks import IBUG68, NAMES, NUM_POINTS, to_insightface
 from tiny import face_shape
 from utils.dataset import build_dataset
 from utils.dataset.base import read_h5
@@ -172,6 +172,19 @@ def test_coco_keeps_visibility_and_box(folder):
     assert data.visible[0, 6:10].tolist() == [2, 0, 1, 2]
     assert data.boxes[0].tolist() == BOX
     assert data.points[0, 9] == pytest.approx(POINTS[9], abs=1e-4)
+
+
+def test_coco_points_are_known_by_their_names(folder):
+    path = coco(folder)
+    content = json.loads(path.read_text())
+    order = np.random.default_rng(0).permutation(NUM_POINTS)
+    (own,) = content["annotations"]
+    own["keypoints"] = np.array(own["keypoints"]).reshape(-1, 3)[order].ravel().tolist()
+    own["category_id"] = 3
+    content["categories"] = [{"id": 3, "keypoints": [NAMES[i] for i in order]}]
+    path.write_text(json.dumps(content))
+    data = everything(run(folder, "coco", path), "test")
+    assert data.points[0, 9] == pytest.approx(POINTS[9], abs=1e-4) and data.visible[0, 6:10].tolist() == [2, 0, 1, 2]
 
 
 def test_coco_without_a_box_takes_it_from_the_points(folder):

@@ -134,6 +134,19 @@ def test_batches_and_ordered_map():
     assert list(ordered_map(lambda s: time.sleep(s) or s, slow_first, 3)) == slow_first
 
 
+def test_what_is_done_comes_out_before_every_thread_has_work():
+    asked = []
+
+    def slowly():
+        for number in range(8):
+            asked.append(number)
+            time.sleep(0.02)
+            yield number
+
+    with source(ordered_map(lambda number: number, slowly(), 8)) as stream:
+        assert next(stream) == 0 and len(asked) < 8
+
+
 # --- one picture --------------------------------------------------------------------------------------------------
 
 
@@ -279,10 +292,16 @@ def test_results_of_a_run_are_not_the_next_runs_input(tmp_path):
     for folder in (tmp_path, tmp_path, tmp_path / "vis" / "..", tmp_path / "link"):
         assert demo.main(["--indir", str(folder), "--outdir", str(folder), "--save_img"]) == 0
         assert list(manifest(tmp_path)) == ["me.jpg"]
+    assert demo.main(["--indir", str(tmp_path), "--outdir", str(tmp_path / "second"), "--save_img"]) == 0
+    assert list(manifest(tmp_path / "second")) == ["me.jpg"]
+    (tmp_path / "mine" / "vis").mkdir(parents=True)  # a person's own folder of that name
+    (tmp_path / "mine" / "vis" / "me.jpg").write_bytes((tmp_path / "me.jpg").read_bytes())
+    assert [job.name for job in folder_jobs(tmp_path / "mine")] == ["vis/me.jpg"]
 
 
-def test_a_stopped_run_says_what_it_did(tmp_path):
-    """Ctrl-C: a process of its own, with more pictures than it can finish."""
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_what_it_did(tmp_path, stop):
+    """Ctrl-C, or a scheduler's stop: a process of its own, with more pictures than it can finish."""
     picture = (EXAMPLES / "grace_hopper.jpg").read_bytes()
     (tmp_path / "in").mkdir()
     for i in range(3000):
@@ -300,7 +319,7 @@ def test_a_stopped_run_says_what_it_did(tmp_path):
     while len(list((tmp_path / "out" / "vis").glob("*.jpg"))) < 60:  # more than the queues hold
         assert process.poll() is None
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "stopped by the user" in err and "Traceback" not in err
     records = manifest(tmp_path / "out")
@@ -322,7 +341,7 @@ def test_a_picture_that_cannot_be_saved_keeps_its_faces(tmp_path):
 
 
 def test_alphaposes_published_options_are_taken(tmp_path, capsys):
-    options = ["--mode", "fast", "--matching", "True", "--fast_inference", "False", "--nThreads", "30"]
+    options = ["--mode", "fast", "--matching", "--fast_inference", "False", "--nThreads", "30"]
     picture = str(EXAMPLES / "grace_hopper.jpg")
     assert demo.main(["--image", picture, "--outdir", str(tmp_path), *options]) == 0
     assert "--mode, --matching, --nThreads: taken for AlphaPose's sake" in capsys.readouterr().err

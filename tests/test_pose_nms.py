@@ -1,6 +1,7 @@
 """Pose NMS on faces found twice, faces that touch, and any number of points; result files."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from pPose_nms import pose_nms, write_results
 from predictor import Face
 from SPPE.src.landmarks import IBUG68
 from tiny import face_shape
+from utils.dataset.w300 import read_pts
 
 
 def face_points(x, y, size):
@@ -128,6 +130,20 @@ def test_pictures_that_differ_in_their_extension_only_have_files_of_their_own(tm
     written = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.json"))
     assert written == ["a.json", "a.png-2.json", "a.png.json", "b/a.json"]
     assert len(list((tmp_path / "pts").rglob("*.pts"))) == 8
+
+
+def test_a_second_face_does_not_take_another_pictures_name(tmp_path):
+    one, other = a_face(), replace(a_face(), landmarks=a_face().landmarks + 50)
+    write_results({"a.jpg": [one, one], "a_1.jpg": [other]}, tmp_path, "pts")
+    assert {path.name for path in (tmp_path / "pts").iterdir()} == {"a.pts", "a_1.pts", "a.jpg_1.pts"}
+    assert read_pts(tmp_path / "pts" / "a_1.pts", (106,)) == pytest.approx(other.landmarks, abs=2e-3)
+
+
+@pytest.mark.parametrize(("form", "folder"), [("pts", "pts"), ("open", "sep-json")])
+def test_files_of_an_earlier_run_are_told(tmp_path, form, folder):
+    write_results({"a.jpg": [a_face()], "b.jpg": [a_face()]}, tmp_path, form)
+    with pytest.warns(UserWarning, match=rf"{folder} holds 1 files that are not of this run, b\."):
+        write_results({"a.jpg": [a_face()]}, tmp_path, form)
 
 
 def test_unknown_format_names_the_choices(tmp_path):

@@ -162,6 +162,8 @@ def test_the_command_makes_a_data_set_that_training_reads(tmp_path, capsys):
         (["--count", "0"], "--count 0"),
         (["--assets", "/no/such/folder"], "/no/such/folder"),
         (["--backgrounds", "/no/such/folder"], "/no/such/folder"),
+        (["--assets", str(Path(__file__).parent)], "no base.obj"),
+        (["--sheet", "sheet.txt"], "'.txt'"),
     ],
 )
 def test_the_command_names_what_is_wrong(arguments, words, tmp_path, capsys):

@@ -158,6 +158,7 @@ def test_labels_import_in_datumaro(labels):
         (("results", "--results", "TORN", "--truth", "TRUTH", "--out", "OUT"), "is no JSON"),
         (("results", "--results", "TRUTH", "--truth", "TRUTH", "--out", "OUT"), "holds a dict"),
         (("results", "--results", "EMPTY", "--truth", "TRUTH", "--out", "OUT"), "relative to the same folder"),
+        (("score", "--results", "BODY", "--truth", "TRUTH"), "run `to_coco.py results` first"),
         (("labels", "--results", "BODY", "--images", "DATA", "--out", "OUT"), "entry 0"),
         (("truth", "--dataRoot", "DATA", "--images", "OUT", "--out", "OUT"), "not below"),
     ],

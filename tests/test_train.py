@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -102,6 +103,15 @@ def test_a_broken_run_continues_on_the_same_curve(train):
     assert all(torch.equal(models[0][k], models[1][k]) for k in models[0])
 
 
+def test_a_run_that_goes_on_with_other_steps_keeps_its_curve(train):
+    """Half of its epochs are done: the rate is half of what it was, however many steps an epoch now has."""
+    common = ("--expID", "a", "--schedule", "cosine", "--LR", 1e-3)
+    assert train(*common, "--nEpochs", 4, "--trainIters", 2) == 0
+    assert train(*common, "--nEpochs", 8, "--trainIters", 1, "--Continue") == 0
+    rates = [entry["train/LR"] for entry in log(train.exp / "a")]
+    assert rates[4] == pytest.approx(5e-4) and rates[7] == pytest.approx(0.5e-3 * (1 + math.cos(7 / 8 * math.pi)))
+
+
 def test_training_learns_the_drawn_faces(train):
     """A few epochs must bring the error far below that of a network that knows nothing."""
     options = ("--nEpochs", 25, "--LR", "3e-3", "--crit", "weighted_mse", "--schedule", "cosine", "--noColour")
@@ -150,6 +160,7 @@ def test_a_kill_leaves_a_checkpoint_that_goes_on_as_if_nothing_was(script, tmp_p
         (["--crit", "l1"], "'l1'"),
         (["--decode", "best"], "'best'"),
         (["--addDPG", "--dpg", "theirs"], "'theirs'"),
+        (["--dpg", "alphapose"], "add --addDPG"),
         (["--inputResH", "100"], "--inputResH 100"),
         (["--outputResW", "64"], "say 16"),
         (["--dataRoot", "/nowhere"], "/nowhere"),
@@ -188,6 +199,9 @@ def test_weights_of_another_network_are_named(train, capsys):
     more = ("--expID", "more", "--nEpochs", 1, "--loadModel")
     assert train(*more, train.exp / "seventeen.pkl") == 2
     assert "seventeen.pkl is another network: nClasses 17, here 106" in capsys.readouterr().err
+    torch.save({"fc.weight": torch.zeros(3)}, train.exp / "theirs.pkl")
+    assert train(*more, train.exp / "theirs.pkl") == 2
+    assert "theirs.pkl: not the state dict of a FastPose network" in capsys.readouterr().err
     assert train(*more, train.exp / "many" / "model_1.pkl", "--depth", 50) == 2
     assert "depth 18, here 50" in capsys.readouterr().err
 
@@ -223,6 +237,8 @@ def test_a_run_is_not_continued_with_other_options(train, capsys):
     assert "started with --optMethod adam" in capsys.readouterr().err
     assert train("--expID", "a", "--nEpochs", 2, "--Continue", "--hmGauss", 3) == 2
     assert "started with --hmGauss" in capsys.readouterr().err
+    assert train("--expID", "a", "--nEpochs", 2, "--Continue", "--addDPG", "--lateral") == 2
+    assert "started without --lateral, without --addDPG; say the same" in capsys.readouterr().err
     (train.exp / "a" / "checkpoint.pt").write_bytes(b"torn")
     assert train("--expID", "a", "--nEpochs", 2, "--Continue") == 2
     assert "checkpoint.pt cannot be read" in capsys.readouterr().err

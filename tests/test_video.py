@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import threading
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -174,6 +175,14 @@ def test_a_face_that_the_detector_misses_is_looked_for_and_then_let_go():
     tracker.update([face_at(100)], 0.0)
     none = np.zeros((0, 5), np.float32)
     assert [len(tracker.boxes(none)) for _ in range(4)] == [1, 1, 0, 0]
+
+
+def test_a_person_keeps_the_box_of_a_person():
+    """Its landmarks make a face's box, which would neither find the person again nor show it to the network."""
+    tracker, person = Tracker(of_faces=False), np.array([200, 30, 420, 640], np.float32)
+    face = replace(face_at(300), box=person)
+    idx = [tracker.update([face], step / 25)[0].idx for step in range(3)]
+    assert idx == [1, 1, 1] and tracker.boxes()[0, :4] == pytest.approx(person)
 
 
 def test_one_euro_steadies_still_points_and_follows_fast_ones():
@@ -347,6 +356,46 @@ def test_formats(tmp_path):
     assert read_pts(tmp_path / "pts" / "group_3.pts", (106,)) == pytest.approx(landmarks[3], abs=2e-3)
 
 
+def test_colours_and_the_shape_of_pixels_are_kept(tmp_path):
+    """Large videos are taken for BT.709 and small ones for BT.601, unless they say what they are."""
+    red = np.zeros((720, 1280, 3), np.uint8)
+    red[..., 0] = 255
+    with av.open(str(tmp_path / "a.mp4"), "w") as out:
+        stream = out.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 720, 1280, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(red, format="rgb24")))
+        out.mux(stream.encode(None))
+    with VideoReader(tmp_path / "a.mp4") as video, VideoWriter(tmp_path / "b.mp4", video) as writer:
+        for frame in video:
+            writer.write(red, frame.time)
+    with av.open(str(tmp_path / "b.mp4")) as written:
+        stream = written.streams.video[0]
+        (luma,) = {int(frame.to_ndarray()[100, 100]) for frame in written.decode(video=0)}
+        assert (stream.sample_aspect_ratio, stream.codec_context.colorspace) == (Fraction(4, 3), 1)
+    assert luma == pytest.approx(63, abs=1)  # of BT.709; BT.601's red is 81
+
+
+def test_boxes_of_other_pictures_are_not_taken_in_silence(tmp_path, capsys):
+    arguments = ["--image", str(EXAMPLES / "eileen_collins.jpg"), "--boxes", str(tmp_path / "b.json")]
+    arguments += ["--outdir", str(tmp_path / "out")]
+    (tmp_path / "b.json").write_text('[{"image_id": 42, "bbox": [1, 2, 30, 40]}]')
+    assert demo.main(arguments) == 2
+    assert "names '42', but the pictures are called 'eileen_collins.jpg'" in capsys.readouterr().err
+    (tmp_path / "b.json").write_text('{"eileen_collins.jpg": [[100, 50, 300, 300]], "else.jpg": []}')
+    assert demo.main(arguments) == 0
+    assert "1 pictures that are not here: 'else.jpg'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", ['{"image_id": "a"}', '{"image_id": "a", "bbox": [1, 2, 3]}', "[1, 2]"])
+def test_an_entry_that_is_no_box_is_named(tmp_path, entry):
+    (tmp_path / "b.json").write_text(f'[{{"image_id": "a", "bbox": ["1", "2", "3", "4"]}}, {entry}]')
+    with pytest.raises(ValueError, match=r"b\.json: entry 1 is .*expected"):
+        read_boxes(tmp_path / "b.json")
+    (tmp_path / "b.json").write_text('[{"image_id": "a", "bbox": ["1", "2", "3", "4"]}]')
+    assert read_boxes(tmp_path / "b.json")["a"].tolist() == [[1, 2, 4, 6, 1]]
+
+
 def test_boxes_from_files(tmp_path):
     (tmp_path / "b.csv").write_text("image,x1,y1,x2,y2\na.jpg,1,2,30,40\na.jpg,5,6,70,80\n")
     (tmp_path / "b.json").write_text('{"a.jpg": [[1, 2, 30, 40], [5, 6, 70, 80]], "none.jpg": []}')
@@ -392,6 +441,8 @@ def test_patterns_and_single_files(tmp_path):
         (["--video", "x.mp4", "--indir", "y"], "give one source"),
         (["--image", "x.jpg", "--save_video"], "--save_video needs"),
         (["--webcam", "0", "--resume"], "--resume has no meaning"),
+        (["--video", "rtsp://camera/1", "--resume"], "--resume has no meaning"),
+        (["--image", "x.jpg", "--conf", "55"], "--conf 55.0 must be from 0 to 1"),
         (["--video", "x.mp4", "--detect_every", "0"], "--detect_every 0"),
         (["--indir", str(EXAMPLES), "--boxes", "no.csv"], "no.csv does not exist"),
         (["--webcam", str(EXAMPLES / "group.jpg"), "--boxes", "no.csv"], "no.csv does not exist"),

@@ -535,6 +535,21 @@ def test_several_files_dropped_at_once_and_a_broken_one_among_them(page, tmp_pat
     assert complaints(page) == []
 
 
+def test_a_picture_that_did_not_arrive_is_sent_again(page):
+    """By itself where the server was busy, by its thumbnail where the server was not there."""
+    page.execute_script("""
+        const real = window.fetch
+        const answers = [() => Promise.reject(new TypeError("no server")),
+                         () => Promise.resolve(Response.json({ code: "busy" }, { status: 503 }))]
+        window.fetch = (...request) => (answers.shift() ?? (() => real(...request)))()
+    """)
+    upload(page, EXAMPLES / "grace_hopper.jpg")
+    until(lambda: "could not be sent" in text_of(page, "#message"))
+    find(page, "#strip button").click()
+    until(lambda: count(page, ".point") == 106)
+    assert "1 face in" in find(page, "#strip button").get_attribute("aria-label") and complaints(page) == []
+
+
 def test_the_keyboard_is_enough(page):
     from selenium.webdriver import Keys
 

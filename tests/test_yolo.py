@@ -400,7 +400,7 @@ def test_detector_on_random_weights(tiny_cfg, tmp_path):
 def test_missing_files_are_named(tiny_cfg, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none.weights: no such file; models/README"):
         Detector(tiny_cfg, tmp_path / "none.weights")
-    with pytest.raises(FileNotFoundError, match=r"none.cfg"):
+    with pytest.raises(FileNotFoundError, match=r"none.cfg: no such file; say which network .*--cfg"):
         Detector(tmp_path / "none.cfg", tmp_path / "none.weights")
 
 

@@ -1,11 +1,11 @@
 // The page: pictures and camera frames go to /api/faces one at a time; what comes back is shown and can be taken home.
 
-import { getLanguage, partName, pointName, setLanguage, text } from "./texts.js";
+import { TEXTS, getLanguage, partName, pointName, setLanguage, text } from "./texts.js";
 import { View } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const CAMERA_SIDE = 640; // pixels of the longer side of a frame that is sent
-const schema = await (await fetch("api/landmarks")).json();
+const schema = await getSchema();
 const limits = { mb: +(schema.limits.bytes / 2 ** 20).toFixed(1), mp: +(schema.limits.pixels / 1e6).toFixed(1) };
 const view = new View(schema, showReading, showZoom);
 
@@ -19,6 +19,18 @@ let live = null; // {stream, frame: canvas of the last answer's frame, result, f
 let working = false;
 
 // --- talking to the server -----------------------------------------------------------------------------------------
+
+/** What the server knows of the points. The page is empty without it, so that is said, in both languages. */
+async function getSchema() {
+  try {
+    return await (await fetch("api/landmarks")).json();
+  } catch (error) {
+    $("empty").hidden = true;
+    $("message").hidden = false;
+    $("message").textContent = `${TEXTS.en.noServer} ${TEXTS.zh.noServer}`;
+    throw error;
+  }
+}
 
 /** Faces of a file; throws {key, detail} with the sentence's key in texts.js. */
 async function findFaces(file, name) {
@@ -52,6 +64,12 @@ function add(files) {
   work();
 }
 
+/** Send a picture again that did not arrive. */
+function retry(picture) {
+  [picture.state, picture.error] = ["waiting", null];
+  work();
+}
+
 /** Every waiting picture, one after another, in order. */
 async function work() {
   if (working) return;
@@ -63,6 +81,11 @@ async function work() {
       picture.result = await findFaces(picture.file, picture.name);
       picture.state = "done";
     } catch (error) {
+      if (error.key === "busy") {
+        picture.state = "waiting";
+        await new Promise((done) => setTimeout(done, 1000));
+        continue;
+      }
       picture.error = error.key ? error : { key: "other", detail: String(error) };
       picture.state = "bad";
     }
@@ -101,42 +124,51 @@ function select(picture) {
 
 const complaint = (picture) => text(picture.error.key, { name: picture.name, detail: picture.error.detail, ...limits });
 
+function sentenceOf(picture) {
+  const { name, state, result } = picture;
+  if (state === "bad") return complaint(picture);
+  if (state !== "done") return text(state, { name });
+  return text(result.status === "ok" ? "found" : "no_face", { name, n: result.results.length, ms: result.milliseconds });
+}
+
 function showStatus() {
   for (const id of ["status", "readout"]) $(id).setAttribute("aria-live", live ? "off" : "polite"); // not every frame
   const sentence = () => {
     if (live) return live.result ? text("live", { n: live.result.results.length, fps: live.fps.toFixed(1) }) : text("cameraStarting");
-    if (!selected || selected.state === "bad") return "";
-    const { name, state, result } = selected;
-    if (state !== "done") return text(state, { name });
-    return text(result.status === "ok" ? "found" : "no_face", { name, n: result.results.length, ms: result.milliseconds });
+    return !selected || selected.state === "bad" ? "" : sentenceOf(selected);
   };
   $("status").textContent = sentence();
 }
 
+/** A thumbnail, made once: a page of some hundred photographs would not bear them anew at every change. */
+function makeItem(picture) {
+  const item = document.createElement("li");
+  const button = item.appendChild(document.createElement("button"));
+  const image = button.appendChild(document.createElement("img"));
+  [image.src, image.alt] = [picture.url, ""];
+  image.addEventListener("error", () => image.remove()); // no picture, no thumbnail
+  for (const kind of ["name", "count"]) button.appendChild(document.createElement("span")).className = kind;
+  button.querySelector(".name").textContent = picture.name;
+  button.addEventListener("click", () => {
+    stopCamera();
+    if (picture.error?.key === "lost") retry(picture);
+    select(picture);
+  });
+  return item;
+}
+
 function drawStrip() {
-  const items = pictures.map((picture) => {
-    const item = document.createElement("li");
-    const button = item.appendChild(document.createElement("button"));
-    const image = button.appendChild(document.createElement("img"));
-    [image.src, image.alt] = [picture.url, ""];
-    image.addEventListener("error", () => image.remove()); // no picture, no thumbnail
+  if (!pictures.length) $("strip").replaceChildren();
+  for (const picture of pictures) {
+    picture.item ??= $("strip").appendChild(makeItem(picture));
+    const button = picture.item.firstChild;
     const count = { waiting: "…", working: "…", bad: "!", done: picture.result?.results.length }[picture.state];
-    for (const [kind, content] of [["name", picture.name], ["count", count]]) {
-      const label = button.appendChild(document.createElement("span"));
-      [label.className, label.textContent] = [kind, content];
-    }
+    button.querySelector(".count").textContent = count;
     button.title = picture.state === "bad" ? complaint(picture) : picture.name;
+    button.setAttribute("aria-label", sentenceOf(picture));
     button.classList.toggle("bad", picture.state === "bad");
     button.setAttribute("aria-current", picture === selected && !live);
-    button.addEventListener("click", () => {
-      stopCamera();
-      select(picture);
-    });
-    return item;
-  });
-  const focused = [...$("strip").querySelectorAll("button")].indexOf(document.activeElement);
-  $("strip").replaceChildren(...items);
-  if (focused >= 0) items[focused]?.firstChild.focus();
+  }
 }
 
 /** A button a face, to enlarge it. */
@@ -236,7 +268,8 @@ async function download(kind) {
   if (kind === "csv") return saveCsv([result], `${stem}.csv`);
   const type = /\.(jpe?g|jfif)$/i.test(name) ? "image/jpeg" : "image/png";
   if (source === view.picture) await source.decode();
-  view.drawn(source).toBlob((blob) => save(blob, `${stem}-landmarks.${type === "image/jpeg" ? "jpg" : "png"}`), type, 0.95);
+  const own = `${stem}-landmarks.${type === "image/jpeg" ? "jpg" : "png"}`;
+  view.drawn(source).toBlob((blob) => (blob ? save(blob, own) : tell(() => text("tooLargeToDraw", { name }))), type, 0.95);
 }
 
 // --- the camera ----------------------------------------------------------------------------------------------------

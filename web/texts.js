@@ -55,7 +55,9 @@ export const TEXTS = {
     wrong_type: ({ name }) => `${name} is not a picture of a known kind. JPEG, PNG, WebP, GIF, BMP and AVIF are taken.`,
     unreadable: ({ name }) => `${name} is broken or not whole and cannot be read.`,
     busy: "Too many pictures are waiting. Try again in a moment.",
-    lost: ({ name }) => `${name} could not be sent. Is the server still running, and is this a file, not a folder?`,
+    lost: ({ name }) => `${name} could not be sent. Is the server still running, and is this a file, not a folder? Its thumbnail sends it again.`,
+    noServer: "The server does not answer. Is it still running? Reload the page to try again.",
+    tooLargeToDraw: ({ name }) => `${name} is larger than this browser can draw. JSON and CSV can be downloaded.`,
     other: ({ name, detail }) => `${name}: ${detail}`,
   },
   zh: {
@@ -111,7 +113,9 @@ export const TEXTS = {
     wrong_type: ({ name }) => `${name} 不是可识别的图片。支持 JPEG、PNG、WebP、GIF、BMP 和 AVIF。`,
     unreadable: ({ name }) => `${name} 已损坏或不完整，无法读取。`,
     busy: "等待处理的图片太多，请稍后再试。",
-    lost: ({ name }) => `${name} 未能发送。服务是否仍在运行？这是文件而不是文件夹吗？`,
+    lost: ({ name }) => `${name} 未能发送。服务是否仍在运行？这是文件而不是文件夹吗？点击其缩略图可重新发送。`,
+    noServer: "服务没有响应。它是否仍在运行？请刷新页面重试。",
+    tooLargeToDraw: ({ name }) => `${name} 超出此浏览器可绘制的大小；仍可下载 JSON 与 CSV。`,
     other: ({ name, detail }) => `${name}：${detail}`,
   },
 };

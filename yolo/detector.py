@@ -76,9 +76,10 @@ class Detector:
     ):
         self.device = choose_device("cpu" if runtime else device)
         self.dtype = torch.float32 if runtime else choose_precision(precision, self.device)
-        for path in (cfg, weights):
-            if not Path(path).is_file():
-                raise FileNotFoundError(f"{path}: no such file; models/README.md says what goes where")
+        if not Path(cfg).is_file():
+            raise FileNotFoundError(f"{cfg}: no such file; say which network {weights} holds: --cfg, as in yolo/cfg")
+        if not Path(weights).is_file():
+            raise FileNotFoundError(f"{weights}: no such file; models/README.md says what goes where")
         net = Darknet(cfg)
         if not 0 <= class_id < net.classes:
             raise ValueError(f"class {class_id} of {cfg}: it has {net.classes}, counted from 0")

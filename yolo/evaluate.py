@@ -209,16 +209,19 @@ def main():
     args = parser.parse_args()
     try:
         runtime = load_runtime(args.runtime, args.precision, args.device)
-    except ValueError as error:
+        how = {"device": args.device, "precision": args.precision, "runtime": runtime}
+        detector = Detector(args.cfg, args.weights, conf=CURVE_CONF, nms=args.nms, inp_dim=args.inp_dim, **how)
+        estimator = Estimator(args.sppe, **how) if args.sppe else None
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    how = {"device": args.device, "precision": args.precision, "runtime": runtime}
     _, (scenes, crops) = load_split(args)
-    detector = Detector(args.cfg, args.weights, conf=CURVE_CONF, nms=args.nms, inp_dim=args.inp_dim, **how)
-    conf = FACE_CONF
-    if args.sppe:
-        estimator = Estimator(args.sppe, **how)
-        detector, conf = Judged(detector, estimator), estimator.meta.get("face_score", conf)
-    conf = conf if args.conf is None else args.conf
+    conf = args.conf
+    if estimator:
+        detector = Judged(detector, estimator)
+        conf = estimator.meta.get("face_score") if conf is None else conf
+        if conf is None:
+            parser.error(f"{args.sppe} has no face_score: it judges no faces; say --conf (tools/release.py gives one)")
+    conf = FACE_CONF if conf is None else conf
     figures = {"inp_dim": detector.inp_dim, "conf": conf, **evaluate_scenes(detector, scenes, conf)}
     print(json.dumps({**figures, **evaluate_portraits(detector, crops, conf)}))
 

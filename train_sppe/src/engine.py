@@ -254,18 +254,20 @@ class Ema:
     """Moving average of a model's state (Polyak averaging); short at first, so that it forgets the random start."""
 
     def __init__(self, model: nn.Module, decay: float):
-        self.model, self.decay, self.updates = model, decay, 0
-        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.decay, self.updates = decay, 0
+        theirs = model.state_dict()  # the tensors themselves, which training changes in place
+        self.state = {k: v.detach().clone() for k, v in theirs.items()}
+        pairs = [(self.state[k], v) for k, v in theirs.items()]
+        self.floating = tuple(zip(*(pair for pair in pairs if pair[1].is_floating_point())))
+        self.counts = [pair for pair in pairs if not pair[1].is_floating_point()]
 
     @torch.no_grad()
     def update(self) -> None:
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - decay)
-            else:
-                self.state[name].copy_(value)
+        torch._foreach_lerp_(*self.floating, 1 - decay)
+        for mine, theirs in self.counts:
+            mine.copy_(theirs)
 
     def load(self, state: dict[str, torch.Tensor], updates: int) -> None:
         self.updates = updates

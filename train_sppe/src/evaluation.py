@@ -309,7 +309,7 @@ def attribute_bands(values: np.ndarray) -> dict[str, np.ndarray]:
     bars = np.unique(np.quantile(numbers[known], np.linspace(0, 1, NUMBER_BANDS + 1)))
     bands = [(low, high, (numbers > low) & (numbers <= high)) for low, high in pairwise(bars)]
     bands[0][2][numbers == bars[0]] = True
-    named = {f"{numbers[rows].min():g} to {numbers[rows].max():g}": rows for _, _, rows in bands}
+    named = {f"{numbers[rows].min():.10g} to {numbers[rows].max():.10g}": rows for _, _, rows in bands if rows.any()}
     return named if known.all() else {**named, "unknown": ~known}
 
 

@@ -10,6 +10,7 @@ from utils.command import one_of
 OPTIMISERS = ("adam", "adamw", "rmsprop")
 SCHEDULES = ("constant", "cosine", "step")
 LOSSES = ("mse", "weighted_mse", "awing", "dsnt")
+DEFAULT_DPG = "face"
 DATASETS = ("dt_fac_106_ldmks", "lapa", "300w")
 
 
@@ -96,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--shift", type=float, default=0.05, help="random shift, fraction of the crop")
     add("--noColour", action="store_true", help="no colour, blur, noise and occlusion")
     add("--addDPG", **SWITCH, help="stage 2: boxes that err as a detector's, and partial faces")
-    add("--dpg", default="face", help="whose errors: face, alphapose, or a .json that tools/dpg.py learnt")
+    add("--dpg", default=DEFAULT_DPG, help="whose errors: face, alphapose, or a .json that tools/dpg.py learnt")
     add("--decode", help=f"heatmaps to points: {', '.join(DECODERS)}; default: dsnt for --crit dsnt, else dark")
     for name in IGNORED:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
@@ -144,6 +145,8 @@ def check(opt: argparse.Namespace) -> None:
         raise ValueError(f"--hmGauss {opt.hmGauss} and --width {opt.width} must be above 0")
     if any(channels % 4 or channels <= 0 for channels in opt.duc):
         raise ValueError(f"--duc {opt.duc[0]} {opt.duc[1]}: each DUC divides its channels by 4")
+    if opt.dpg != DEFAULT_DPG and not opt.addDPG:
+        raise ValueError(f"--dpg {opt.dpg} says how boxes err in stage 2: add --addDPG, or leave it out")
     if opt.pretrained and not opt.backbone:
         raise ValueError(f"--pretrained {opt.pretrained} is for a timm trunk; say which: --backbone timm:NAME")
     if opt.Continue and opt.loadModel:

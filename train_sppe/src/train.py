@@ -84,7 +84,9 @@ def train(opt: argparse.Namespace) -> None:
     pin, whole = torch.cuda.is_available(), len(sampler) >= opt.trainBatch
     loader = make_loader(train_set, opt.trainBatch, opt.nThreads, sampler=sampler, drop_last=whole, pin_memory=pin)
     val_loader = make_loader(val_set, opt.validBatch, opt.nThreads, pin_memory=pin)
-    set_rate = learning_rate(opt, min(opt.trainIters or len(loader), len(loader)))
+    steps_an_epoch = min(opt.trainIters or len(loader), len(loader))
+    set_rate = learning_rate(opt, steps_an_epoch)
+    state.steps = state.epoch * steps_an_epoch  # of this run: it may go on with more processes, or fewer steps
     watch = Watch(folder / "log.jsonl", events_folder(opt), visdom, state.epoch) if rank == 0 else None
     if rank == 0:
         told = " + ".join(map(str, sizes))
@@ -164,7 +166,7 @@ def samples(name: str, root: Path, split: str) -> Annotations:
     """One split of a data set; ValueError where it is empty."""
     data = build_dataset(name, root, split)
     if not len(data):
-        raise ValueError(f"{root} has no {split} samples")
+        raise ValueError(f"{root} has no {split} samples; tools/make_h5.py makes a split: --val-tail or --split-files")
     return data
 
 
@@ -184,7 +186,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
         FileNotFoundError, ValueError: it cannot be read, or is of another trunk or number of points.
     """
     state_dict, _ = load_checkpoint(path)
-    theirs, ours = config_of(state_dict), model.config
+    try:
+        theirs, ours = config_of(state_dict), model.config
+    except ValueError as error:
+        raise ValueError(f"--loadModel {path}: {error}; give a model_N.pkl, a shipped .pth, or none") from error
     names = [name for name in {**ours, **theirs} if theirs.get(name) != ours.get(name)]
     different = [f"{name} {theirs.get(name)}, here {ours.get(name)}" for name in names]
     free = {"duc", "lateral"}
@@ -217,13 +222,21 @@ def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
 
 # Options that a training cannot change on its way and still go on.
 FIXED = (
-    *("nClasses", "depth", "width", "backbone", "lateral", "duc", "optMethod", "precision", "ema"),
-    *("seed", "trainBatch", "dataset", "crit", "growth"),
+    *("nClasses", "depth", "width", "backbone", "lateral", "duc", "optMethod", "momentum", "precision", "ema"),
+    *("seed", "trainBatch", "dataset", "crit", "growth", "addDPG", "dpg"),
     *("inputResH", "inputResW", "hmGauss", "decode", "dataRoot", "share", "exclude", "weightDecay"),
 )
 
 # Of these, what trainings of version 0.1.0 did not know, and had.
 NEW = {"backbone": None, "lateral": False, "growth": BOX_GROWTH}
+
+
+def said(name: str, value) -> str:
+    """An option and its value, as words of a sentence that can be typed again."""
+    if value is None or value is False:
+        return f"without --{name}"
+    values = value if isinstance(value, list | tuple) else [] if value is True else [value]
+    return " ".join([f"with --{name}", *map(str, values)])
 
 
 class TrainingState:
@@ -269,9 +282,11 @@ class TrainingState:
                 f"--Continue: {path} cannot be read ({sentence(error)}); start again from a model"
             ) from error
         theirs = {**self.fixed, **NEW, **content.get("fixed", self.fixed)}  # versions told fewer
-        different = [f"--{name} {theirs[name]}" for name in FIXED if theirs[name] != self.fixed[name]]
+        different = [
+            said(name, theirs[name]) for name in FIXED if said(name, theirs[name]) != said(name, self.fixed[name])
+        ]
         if different:
-            raise ValueError(f"--Continue: this training was started with {' '.join(different)}; say the same")
+            raise ValueError(f"--Continue: this training was started {', '.join(different)}; say the same")
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
         if content["scaler"]:  # empty where the run was none in fp16

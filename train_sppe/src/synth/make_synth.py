@@ -31,9 +31,11 @@ sys.path.append(str(SOURCE.parents[1]))  # the repository root
 from SPPE.src.landmarks import COLOURS, LINES
 from synth.maker import PICTURES, Maker, Sample
 from synth.render import NoEGL, Renderer
+from synth.source import load_kit
 from utils.command import complaints
 from utils.dataset.base import Annotations, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
+from utils.sheet import write_picture
 
 # Heads of a chunk: what a kill loses at most, and what a worker takes at a time.
 CHUNK = 10
@@ -42,6 +44,7 @@ CHUNK = 10
 HELD_OUT_EVERY = 20
 
 SHEET_PERSONS, SHEET_COLUMNS, SHEET_SIDE = 24, 6, 224
+SHEET_FORMATS = (".jpg", ".jpeg", ".png")
 
 _maker: Maker  # one in every worker
 
@@ -78,6 +81,9 @@ def check(opt: argparse.Namespace) -> None:
         folder = getattr(opt, name)
         if folder is not None and not folder.is_dir():
             raise FileNotFoundError(f"--{name}: no folder at {folder}")
+    if opt.sheet and opt.sheet.suffix.lower() not in SHEET_FORMATS:
+        raise ValueError(f"--sheet {opt.sheet}: no picture format {opt.sheet.suffix!r}; say {', '.join(SHEET_FORMATS)}")
+    load_kit(opt.assets)  # a worker that cannot start would be started for ever
     Renderer(32).gl.release()
     wanted, path = settings(opt), opt.out / "settings.json"
     if path.is_file() and json.loads(path.read_text()) != wanted:
@@ -193,7 +199,7 @@ def draw_sheet(opt: argparse.Namespace) -> None:
         tiles.append(draw(cv2.imread(str(opt.out / "images" / str(name))), points, seen))
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % SHEET_COLUMNS)
     rows = [np.concatenate(tiles[i : i + SHEET_COLUMNS], 1) for i in range(0, len(tiles), SHEET_COLUMNS)]
-    cv2.imwrite(str(opt.sheet), np.concatenate(rows), [cv2.IMWRITE_JPEG_QUALITY, 80])
+    write_picture(opt.sheet, np.concatenate(rows)[..., ::-1])
 
 
 def draw(image: np.ndarray, points: np.ndarray, seen: np.ndarray) -> np.ndarray:

@@ -120,7 +120,7 @@ class Landmarks:
         points[33:51] = (part.place(vertices)[corners] * weights[..., None]).sum(1)
         return points, (self.paths @ vertices).reshape(2, PATHS, STEPS, 3)
 
-    def contour(self, flat: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def contour(self, flat: np.ndarray, up: np.ndarray) -> np.ndarray:
         """The outline in a picture.
 
         Args:

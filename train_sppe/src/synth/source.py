@@ -6,12 +6,14 @@ Two sources hold the same mesh (`hm08`), so everything behind this file is the s
     assets   a folder with MakeHuman's own CC0 skins, eyes, brows, lashes, hair, beards, glasses, hats; its layout:
              base.obj   targets.npz (`NAME|i` vertex indices, `NAME|d` offsets)   skins/*.jpg
              parts/KIND/NAME/{*.obj,*.mhclo,*.png}   parts_json/KIND/NAME/{*.json,*.png} (three.js style)
+             parts/eyes/textures/*.png, for eyes of all kinds
 
 Lengths are decimetres, x to the person's left (the right of the picture), y up, z out of the face.
 """
 
 import gzip
 import importlib.util
+import itertools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +143,10 @@ def load_kit(assets: Path | None) -> Kit:
         parts.setdefault(kind, []).append(read_three_js(folder, len(vertices)))
     irises = sorted((assets / "parts" / "eyes" / "textures").glob("*.png"))
     for eyes in parts.get("eyes", []):
-        eyes.textures = irises
+        eyes.textures = irises or eyes.textures
+    for part in itertools.chain.from_iterable(parts.values()):
+        if not part.textures:
+            raise FileNotFoundError(f"--assets {assets}: no .png for {part.kind}/{part.name}")
     skins = sorted((assets / "skins").glob("*.jpg"))
     return Kit(vertices, groups, _read_npz(assets / "targets.npz"), parts, skins)
 

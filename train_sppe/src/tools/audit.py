@@ -139,7 +139,7 @@ def audit(opt: argparse.Namespace) -> None:
     judge_swaps(reasons, data, opinion, sizes)
     judge_outside(reasons, data, opinion, sizes)
     pairs = judge_duplicates(reasons, data, opinion, thumbnails, names)
-    for split, other in others(opt, root):
+    for split, other in others(opt, root, set(data.images)):
         judge_leaks(reasons, thumbnails, split, look(other)[1], names_of(other, root))
     order = np.argsort(-opinion.suspicion(opt.bar), kind="stable")
     outdir.mkdir(parents=True, exist_ok=True)
@@ -159,16 +159,23 @@ def audit(opt: argparse.Namespace) -> None:
 KINDS = ("residual", "swap", "outside", "duplicate", "conflict", "leak")
 
 
-def others(opt: argparse.Namespace, root: Path) -> Iterator[tuple[str, Annotations]]:
-    """The splits of --against, each with its faces; those that are empty or not there are passed by unless named."""
+def others(opt: argparse.Namespace, root: Path, own: set[Path]) -> Iterator[tuple[str, Annotations]]:
+    """The splits of --against, each with its faces. Unless named, those that are not there, and those that hold all the
+    audited pictures by their definition (300-W's test holds val), are passed by, and that is told.
+    """
     for split in SPLITS if opt.against is None else opt.against:
+        if split == opt.split:
+            continue
         try:
             data = build_dataset(opt.dataset, root, split)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             if opt.against is not None:
                 raise
+            print(f"not looked at for leaks: {split} ({error})")
             continue
-        if split != opt.split and len(data):
+        if opt.against is None and own <= set(data.images):
+            print(f"not looked at for leaks: {split}, which holds all of {opt.split}")
+        elif len(data):
             yield split, data
 
 
@@ -252,13 +259,13 @@ def thumbnail(image: np.ndarray, points: np.ndarray, visible: np.ndarray) -> np.
 
 
 def judge_residual(reasons: list[dict], data: Annotations, opinion: Opinion, bar: float) -> None:
-    for row in range(len(data)):
-        found = figures(data, opinion, row)
-        whole = found["residual"] > bar and found["doubt"] < SURE * found["residual"]
-        part = found["worst_part_residual"] > PART_BAR
-        if whole or (part and found["worst_part_doubt"] < SURE * found["worst_part_residual"]):
-            told = f"{found['worst_part']} {100 * found['worst_part_residual']:.0f} %"
-            reasons[row]["residual"] = f"residual {100 * found['residual']:.0f} %, {told}"
+    sure = (opinion.part_residual > PART_BAR) & (opinion.part_doubt < SURE * opinion.part_residual)  # (N, 9)
+    whole = (opinion.residual > bar) & (opinion.doubt < SURE * opinion.residual)
+    for row in np.flatnonzero(whole | sure.any(axis=1)):
+        off = np.nan_to_num(opinion.part_residual[row], nan=-1)
+        part = int(np.where(sure[row], off + 100, off).argmax())  # of those that are sure, where there are such
+        told = f"{list(PARTS)[part]} {100 * off[part]:.0f} %"
+        reasons[row]["residual"] = f"residual {100 * opinion.residual[row]:.0f} %, {told}"
 
 
 def judge_swaps(reasons: list[dict], data: Annotations, opinion: Opinion, sizes: np.ndarray) -> None:
@@ -330,7 +337,7 @@ def same_looks(thumbnails: np.ndarray) -> list[tuple[int, int, float]]:
 
 
 def label_difference(data: Annotations, first: int, second: int) -> float:
-    """Mean distance of two faces' labels, each face set to the box of its points, as a share of the eyes' distance."""
+    """Mean distance of two faces' labels, each set to mean 0 and radius 1, as a share of the eyes' distance."""
     both = (data.visible[first] > 0) & (data.visible[second] > 0)
     if not both.any():
         return np.inf

@@ -103,6 +103,9 @@ def calibrate(opt: argparse.Namespace) -> None:
     """Predict, learn, judge on faces left out, write."""
     estimator = Estimator(opt.weights, NUM_POINTS, flip=opt.flip, **speed(opt))
     samples = [sample(estimator, root, opt) for root in opt.dataRoot]
+    if len({own.name for own in samples}) < len(samples):
+        for own, root in zip(samples, opt.dataRoot):
+            own.name = root
     parts = choose_parts(samples)
     table = check_table(learn(samples, parts))
     predicted = cross_validate(samples, parts)

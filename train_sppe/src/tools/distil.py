@@ -11,6 +11,7 @@ those. Where the two disagree by more than a bar, labels stay and unlabelled fac
 """
 
 import argparse
+import contextlib
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import numpy as np
 from evaluation import nme
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS, OUTER_EYES
 from utils.command import complaints
-from utils.dataset.base import Annotations, boxes_of, join, write_h5
+from utils.dataset.base import Annotations, boxes_of, join, link_pictures, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME, load
 
 # Ridge penalty: from 0.01 to 0.3 the validation error is the same to 0.01 %.
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def run(opt: argparse.Namespace) -> None:
+    if opt.out.resolve() in (root.resolve() for root in (opt.labelled, opt.unlabelled) if root):
+        raise ValueError(f"--out {opt.out} would overwrite the labels that are read; choose another")
     train, val = (Taught(opt.labelled, split) for split in ("train", "val"))
     both = regression(train)
     found = val.points(both)
@@ -59,11 +62,12 @@ def run(opt: argparse.Namespace) -> None:
         root, data = opt.unlabelled, improve_unlabelled(Taught(opt.unlabelled, "train"), both)
         split = np.full(len(data), "train")
     else:
-        root, data = opt.labelled, join([improve_labelled(train), val.data])
-        split = np.repeat(["train", "val"], [len(train.data), len(val.data)])
-    opt.out.mkdir(parents=True, exist_ok=True)
-    if not (opt.out / "images").exists():
-        (opt.out / "images").symlink_to((root / "images").resolve(), target_is_directory=True)
+        rest = {"val": val.data}
+        with contextlib.suppress(FileNotFoundError):  # lists of faces that name no test
+            rest["test"] = load(opt.labelled, "test")
+        root, data = opt.labelled, join([improve_labelled(train), *rest.values()])
+        split = np.repeat(["train", *rest], [len(train.data), *map(len, rest.values())])
+    link_pictures(opt.out, root / "images")
     write_h5(opt.out / FILE_NAME, data.check(lambda row: f"{root}, row {row}"), root / "images", split)
     print(f"{opt.out / FILE_NAME}: {len(data)} faces")
 

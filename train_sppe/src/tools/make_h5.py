@@ -39,7 +39,7 @@ sys.path.insert(0, str(SOURCE))  # train_sppe/src, before any other package name
 sys.path.append(str(SOURCE.parents[1]))  # the repository root
 
 from SPPE.src.convention import LAPA_FROM_IBUG
-from SPPE.src.landmarks import IBUG68, NUM_POINTS, POINT_ORDERS
+from SPPE.src.landmarks import IBUG68, NAMES, NUM_POINTS, POINT_ORDERS
 from SPPE.src.utils.imread import UnreadableImage, load_image
 from tools.complete106 import complete_by_geometry
 from utils.command import complaints, one_of
@@ -228,17 +228,20 @@ def read_coco(opt: argparse.Namespace) -> Iterator[Face]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
         file_of = {image["id"]: image["file_name"] for image in content["images"]}
         annotations = list(content["annotations"])
+        names_of = {category["id"]: category.get("keypoints") for category in content.get("categories", [])}
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not COCO-style: {error!r} in `images` or `annotations`") from error
     for number, annotation in enumerate(annotations):
-        face = coco_face(annotation, file_of, f"{path}, annotation {number}", opt)
+        names = names_of.get(annotation.get("category_id"))
+        face = coco_face(annotation, file_of, names, f"{path}, annotation {number}", opt)
         if face.visible.any():  # COCO lists boxes without points too
             yield face
 
 
-def coco_face(annotation: dict, file_of: dict, where: str, opt: argparse.Namespace) -> Face:
+def coco_face(annotation: dict, file_of: dict, names: list | None, where: str, opt: argparse.Namespace) -> Face:
+    """names: what the file calls the points; those of landmarks.py say where each belongs, in whatever order."""
     missing = {"image_id", "keypoints"} - set(annotation)
     if missing:
         raise ValueError(f"{where}: no {' and no '.join(sorted(missing))}")
@@ -250,6 +253,8 @@ def coco_face(annotation: dict, file_of: dict, where: str, opt: argparse.Namespa
     keypoints = _finite(numbers, f"{where}, keypoints").reshape(-1, 3)
     if not np.isin(keypoints[:, 2], (0, 1, 2)).all():
         raise ValueError(f"{where}: a keypoint's v is neither 0, 1 nor 2")
+    if names and len(names) == len(keypoints) and set(names) == set(NAMES):
+        keypoints = keypoints[[names.index(name) for name in NAMES]]
     points, visible = to_106(keypoints[:, :2], keypoints[:, 2], opt.order)
     box = annotation.get("bbox")
     if box is None or opt.boxes_from_points:

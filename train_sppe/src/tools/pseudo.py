@@ -24,7 +24,7 @@ from SPPE.src.main_fast_inference import Estimator
 from SPPE.src.utils.img import crop_affines, grow_boxes, warp_box
 from SPPE.src.utils.imread import UnreadableImage, find_images, load_image
 from utils.command import complaints
-from utils.dataset.base import Annotations, Augmentation, boxes_of, compose, write_h5
+from utils.dataset.base import Annotations, Augmentation, boxes_of, compose, link_pictures, write_h5
 from utils.dataset.dt_fac_106_ldmks import FILE_NAME
 from utils.lists import read_list
 from yolo.detector import Detector
@@ -55,6 +55,7 @@ def run(opt: argparse.Namespace) -> None:
     estimator, detector = Estimator(opt.weights, NUM_POINTS), Detector(conf=CONF)
     unwanted = {name for name, _ in read_list(opt.exclude)} if opt.exclude else set()
     names = [name for name in find_images(opt.images) if name.as_posix() not in unwanted]
+    link_pictures(opt.out, opt.images)
     images, points, visible, seen = [], [], [], 0
     for name in tqdm(names, unit="picture", disable=None):
         try:
@@ -67,21 +68,20 @@ def run(opt: argparse.Namespace) -> None:
                 continue
             seen += 1
             mean, deviation = label(image, box, estimator)
-            kept = deviation < opt.spread * np.sqrt(np.prod(box[2:] - box[:2]))
+            kept = (deviation < opt.spread * np.sqrt(np.prod(box[2:] - box[:2]))) & ~estimator.hollow
             if 2 * kept.sum() >= NUM_POINTS:
                 images.append(opt.out / "images" / name)
                 points.append(mean)
                 visible.append(2 * kept)
     if not images:
         raise ValueError(f"{opt.images}: no face of {seen} was labelled; a larger --spread keeps more")
-    opt.out.mkdir(parents=True, exist_ok=True)
-    link = opt.out / "images"
-    if not link.exists():
-        link.symlink_to(opt.images.resolve(), target_is_directory=True)
     points, visible = np.array(points, np.float32), np.array(visible, np.uint8)
-    boxes = boxes_of(points, np.full_like(visible, 2))  # of all points: the scattered ones err by little
+    # of all that the network was taught: the scattered ones err by little
+    boxes = boxes_of(points, np.broadcast_to(np.where(estimator.hollow, 0, 2).astype(np.uint8), visible.shape))
     data = Annotations(images, boxes, points * (visible > 0)[..., None], visible)
-    write_h5(opt.out / FILE_NAME, data.check(lambda row: f"{images[row]}"), link, np.full(len(images), "train"))
+    write_h5(
+        opt.out / FILE_NAME, data.check(lambda row: f"{images[row]}"), opt.out / "images", np.full(len(images), "train")
+    )
     print(f"{opt.out / FILE_NAME}: {len(images)} of {seen} faces in {len(names)} pictures, "
           f"{(visible > 0).sum(1).mean():.0f} points a face")  # fmt: skip
 

@@ -24,6 +24,7 @@ from evaluation import (
     NORMALISERS,
     add_data,
     add_speed,
+    face_scale,
     failure_rate,
     in_convention,
     nme,
@@ -98,6 +99,10 @@ def change_boxes(boxes: np.ndarray, kind: str, percent: float) -> np.ndarray:
 def measure(opt: argparse.Namespace) -> None:
     """Every weights at every change; then the files."""
     data, _ = read_data(opt)
+    if np.isnan(face_scale(data.points, data.visible, opt.normaliser, data.boxes)).all():
+        raise ValueError(
+            f"--normaliser {opt.normaliser}: no face of {opt.dataRoot or opt.dataset} has those points annotated"
+        )
     estimators = [Estimator(path, NUM_POINTS, **speed(opt)) for path in opt.weights]
     results = {name: rows(estimator, data, opt) for name, estimator in zip(opt.names, estimators)}
     report = {
@@ -106,9 +111,9 @@ def measure(opt: argparse.Namespace) -> None:
         **{"weights": dict(zip(opt.names, map(str, opt.weights))), "results": results},
     }
     opt.outdir.mkdir(parents=True, exist_ok=True)
-    plot_robustness(report, opt.outdir / "robustness.png")
-    (opt.outdir / "robustness.txt").write_text(table(report), encoding="utf-8")
     write_json(report, opt.outdir / "robustness.json")
+    (opt.outdir / "robustness.txt").write_text(table(report), encoding="utf-8")
+    plot_robustness(report, opt.outdir / "robustness.png")
     print(table(report), f"written: {opt.outdir}", sep="")
 
 

@@ -199,7 +199,11 @@ def build_parser() -> argparse.ArgumentParser:
 def write(args: argparse.Namespace) -> Iterator[str]:
     """Do what the command says; yields what to tell."""
     if args.verb == "score":
-        known = read_json(args.truth, dict)
+        known, found = read_json(args.truth, dict), read_json(args.results, list)
+        if not {entry.get("image_id") for entry in found} <= {image["id"] for image in known["images"]}:
+            raise ValueError(
+                f"{args.results} is not about the pictures of {args.truth}; run `to_coco.py results` first"
+            )
         yield from (f"{name:<10} {value:6.3f}" for name, value in score(args.truth, args.results).items())
         yield f"{len(known['annotations'])} faces in {len(known['images'])} pictures; sigmas of doc/tools.md"
         return

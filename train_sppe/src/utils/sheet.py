@@ -28,19 +28,19 @@ def face_tile(image: np.ndarray, box: np.ndarray, side: int, margin: float = 0.3
 
 
 def contact_sheet(tiles: list[np.ndarray], captions: list[str], columns: int) -> np.ndarray:
-    """Equal (S, S, 3) uint8 pictures, row by row, a caption below each -> one picture."""
+    """Equal (H, W, 3) uint8 pictures, row by row, a caption below each -> one picture."""
     if not tiles:
         raise ValueError("no pictures to put on a sheet")
-    side = tiles[0].shape[0]
+    height, width = tiles[0].shape[:2]
     columns = min(columns, len(tiles))
     rows = -(-len(tiles) // columns)
-    sheet = np.full((rows * (side + CAPTION_HEIGHT), columns * side, 3), 255, np.uint8)
+    sheet = np.full((rows * (height + CAPTION_HEIGHT), columns * width, 3), 255, np.uint8)
     for i, (tile, caption) in enumerate(zip(tiles, captions)):
-        y, x = (i // columns) * (side + CAPTION_HEIGHT), (i % columns) * side
-        sheet[y : y + side, x : x + side] = tile
-        strip = sheet[y + side : y + side + CAPTION_HEIGHT, x : x + side]
+        y, x = (i // columns) * (height + CAPTION_HEIGHT), (i % columns) * width
+        sheet[y : y + height, x : x + width] = tile
+        strip = sheet[y + height : y + height + CAPTION_HEIGHT, x : x + width]
         font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(strip, _fit(caption, side), (2, 13), font, CAPTION_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
+        cv2.putText(strip, _fit(caption, width), (2, 13), font, CAPTION_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
     return sheet
 
 

@@ -215,6 +215,22 @@ def write_h5(path: Path, data: Annotations, images: Path, split: np.ndarray | No
     temporary.replace(path)
 
 
+def link_pictures(out: Path, source: Path) -> None:
+    """Make OUT/images a link to the folder whose pictures the labels of OUT are of.
+
+    Raises:
+        ValueError: there are other pictures.
+    """
+    link = out / "images"
+    if link.is_symlink():
+        link.unlink()
+    if link.exists() and link.resolve() != source.resolve():
+        raise ValueError(f"{link} holds other pictures; remove it, or choose another --out")
+    if not link.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source.resolve(), target_is_directory=True)
+
+
 def _strings(values: h5py.Dataset) -> list[str]:
     if values.ndim == 2:  # AlphaPose stores the characters' codes, padded with zeros
         return ["".join(map(chr, row[row > 0].astype(int))) for row in values[:]]
