@@ -103,7 +103,7 @@ class SEResnet(nn.Module):
             in_channels = planes * block.expansion
             rest = [block(in_channels, planes) for _ in range(blocks - 1)]
             for more in rest:
-                nn.init.zeros_((more.bn3 if depth in BOTTLENECK_DEPTHS else more.bn2).weight)
+                nn.init.zeros_(more.get_parameter("bn3.weight" if depth in BOTTLENECK_DEPTHS else "bn2.weight"))
             setattr(self, f"layer{stage + 1}", nn.Sequential(first, *rest))
         self.channels = tuple(channels * 2**stage * block.expansion for stage in range(4))
         self.out_channels = in_channels
