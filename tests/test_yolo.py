@@ -289,6 +289,7 @@ def test_a_file_of_the_wrong_length_is_named_with_both_lengths(tiny_cfg, tmp_pat
         ("[net]", "[convolutional]", r"starts with \[net\]"),
         ("filters=14\n", "", "block 8: .*lacks the option 'filters'"),
         ("filters=14", "filters", "tiny.cfg:.*neither"),
+        ("mask=0", "mask=9", r"block 9: \[yolo\]"),
     ],
 )
 def test_a_wrong_cfg_is_named(tiny_cfg, old, new, message):

@@ -2,6 +2,7 @@
 again.
 """
 
+import contextlib
 import json
 import math
 import sys
@@ -14,7 +15,8 @@ import torch
 
 from SPPE.src.utils.epochs import keep_epochs
 from SPPE.src.utils.img import crop_boxes
-from yolo import label, train
+from tiny import make_tiny_network
+from yolo import evaluate, label, train
 from yolo.bbox import iou_matrix
 from yolo.darknet import Darknet
 from yolo.dataset import (
@@ -23,7 +25,9 @@ from yolo.dataset import (
     cut_boxes,
     load_crops,
     load_heads,
+    load_labels,
     load_scenes,
+    photograph_of,
     read_levels,
     relabel,
     rotate_boxes,
@@ -244,6 +248,11 @@ def test_rendered_heads_are_read_from_the_training_part(tmp_path):
     assert len(heads) == 4
     assert not {"0.png", "5.png"} & {head.name for head in heads}
     assert heads[0].boxes.tolist() == [[25, 20, 70, 80]]
+    (tmp_path / "heads" / "test.txt").write_text("1.png\n2.png\n")
+    with pytest.raises(ValueError, match="names a head to train on"):
+        load_heads(tmp_path / "heads")
+    (tmp_path / "heads" / "train.txt").write_text("0.png\n3.png\n")
+    assert [head.name for head in load_heads(tmp_path / "heads")] == ["0.png", "3.png"]
 
 
 def test_every_way_to_fill_a_canvas():
@@ -457,8 +466,63 @@ def test_readers(tiny_data):
     assert scenes[0].image.shape == (140, 160, 3)
     assert scenes[0].levels[1].shape == (70, 80, 3)
     assert crops[0].boxes.shape == (1, 4)
-    with pytest.raises(ValueError, match=r"labels.json: cannot be read"):
+    with pytest.raises(ValueError, match=r"labels.json: not a picture"):
         read_levels(folder / "labels.json")
+    with pytest.raises(ValueError, match=r"landmarks.csv is no file of labels"):
+        load_scenes(folder / "scenes", folder / "landmarks.csv")
+    table = (folder / "landmarks.csv").read_text()
+    (folder / "landmarks.csv").write_text(table.rstrip() + ",7\n")
+    with pytest.raises(ValueError, match=r"landmarks.csv, \['helen_train_19_1.png'\]: image,source,x0"):
+        load_crops(folder / "crops", folder / "landmarks.csv")
+
+
+def test_the_crops_of_a_photograph_are_known_by_its_name():
+    for name in ("afw_1051618982.jpg", "afw_1051618982_1.jpg", "afw_1051618982_12.jpg"):
+        assert photograph_of(name) == "afw_1051618982"
+    assert photograph_of("helen_train_100032540_1.jpg") == "helen_train_100032540"
+    assert photograph_of("lfpw_train_image_0012.jpg") == "lfpw_train_image_0012"
+
+
+def test_a_crops_own_face_is_taught_once(tiny_data):
+    """What the detectors see of it is the landmarks' face again; beside it is another."""
+    folder, _ = tiny_data
+    (own,) = load_crops(folder / "crops", folder / "landmarks.csv")[0].boxes.tolist()
+    boxes = [[*(v + 1 for v in own), 0.9], [70, 5, 95, 30, 0.8]]
+    record = {"imgname": "helen_train_00_1.png", "boxes": boxes, "ignore": [[0, 0, 9, 9, 0.5]]}
+    (folder / "crops.json").write_text(json.dumps([record]))
+    first = load_crops(folder / "crops", folder / "landmarks.csv", folder / "crops.json")[0]
+    assert first.boxes.tolist() == [own, [70, 5, 95, 30]] and first.ignore.tolist() == [[0, 0, 9, 9]]
+
+
+def test_the_measuring_command(tiny_data, monkeypatch, capsys):
+    folder, command = tiny_data
+    train.build_net(folder / "s.cfg").save_weights(folder / "s.weights")
+    given = command[: command.index("--nEpochs")]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *given, "--weights", str(folder / "s.weights")])
+    evaluate.main()
+    told = json.loads(capsys.readouterr().out)
+    assert told["conf"] == evaluate.FACE_CONF and (told["photographs"], told["portraits"]) == (2, 2)
+    network = make_tiny_network(folder / "net.pth")  # without a face_score
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--sppe", str(network)])
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main()
+    assert "has no face_score" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--conf", "0.3"])
+    evaluate.main()
+    assert json.loads(capsys.readouterr().out)["conf"] == 0.3
+
+
+def test_a_third_vote_never_replaces_the_labels_that_measure(tiny_data, monkeypatch, capsys):
+    folder, _ = tiny_data
+    train.build_net(folder / "s.cfg").save_weights(folder / "s.weights")
+    given = ["--scenes", folder / "scenes", "--agreed", folder / "labels.json", "--third", folder / "s.weights"]
+    given += ["--cfg", folder / "s.cfg", "--out"]
+    for out, code in ((folder / "third.json", None), (folder / "labels.json", 2)):
+        monkeypatch.setattr(sys, "argv", ["label", *map(str, [*given, out])])
+        with pytest.raises(SystemExit) if code else contextlib.nullcontext():
+            label.main()
+    assert "would overwrite" in capsys.readouterr().err
+    assert load_labels(folder / "third.json").keys() == load_labels(folder / "labels.json").keys()
 
 
 def test_a_run_taken_up_again_equals_an_unbroken_one(tiny_data, monkeypatch, capsys):
@@ -492,6 +556,12 @@ def test_a_run_taken_up_again_equals_an_unbroken_one(tiny_data, monkeypatch, cap
     lines = [json.loads(line) for line in (folder / "runs" / "cut" / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     assert "ap" in lines[1]
+    torch.manual_seed(0)
+    fresh = train.build_net(folder / "s.cfg")
+    assert not torch.equal(fresh.layers[0].conv.weight, whole.layers[0].conv.weight)  # it did learn
+    for option, value in (("--inp_dim", "96"), ("--LR", "1"), ("--train_labels", str(folder / "labels.json"))):
+        with pytest.raises(SystemExit, match=f"begun with {option} .*say the same"):
+            train.main([*command, "--expID", "cut", "--Continue", option, value])
 
 
 def test_the_best_stays_the_best_after_a_cut(tiny_data, monkeypatch):
@@ -514,6 +584,37 @@ def test_the_best_stays_the_best_after_a_cut(tiny_data, monkeypatch):
     assert (folder / "runs" / "cut" / "best.weights").read_bytes() == best
     with pytest.raises(SystemExit, match="multiples of 8"):
         train.main([*command, "--expID", "odd", "--sizes", "60"])
+    (folder / "s.cfg").write_text(SMALL_CFG.replace("filters=12", "filters=14").replace("classes=1", "classes=2"))
+    with pytest.raises(SystemExit, match="has 2 classes"):
+        train.main([*command, "--expID", "odd"])
+    with pytest.raises(SystemExit, match="2"):
+        train.main([*command, "--expID", "odd", "--valid_every", "0"])
+    assert not (folder / "runs" / "odd").exists()
+
+
+def test_the_rate_rises_and_falls():
+    rates = [train.rate_at(step, 1000, 2.0) for step in range(1000)]
+    assert rates[0] == pytest.approx(0.02) and max(rates) == rates[99] == pytest.approx(2, rel=1e-3)
+    assert rates[-1] == pytest.approx(2 * train.FINAL_RATE, rel=0.01) and np.all(np.diff(rates[100:]) < 0)
+
+
+def test_a_run_starts_from_the_weights_and_labels_that_are_named(tiny_data, monkeypatch):
+    folder, command = tiny_data
+    monkeypatch.setattr(train, "RUNS", folder / "runs")
+    start = train.build_net(folder / "s.cfg")
+    start.seen = 1000
+    start.save_weights(folder / "start.weights")
+    moved = [{**row, "boxes": [[1, 2, 30, 40, 0.9]]} for row in json.loads((folder / "labels.json").read_text())]
+    (folder / "moved.json").write_text(json.dumps(moved))
+    seen, real = [], train.Composer
+    monkeypatch.setattr(train, "Composer", lambda *parts: seen.append(parts) or real(*parts))
+    options = ["--start", folder / "start.weights", "--train_labels", folder / "moved.json", "--LR", 0]
+    options += ["--rendered", heads_folder(folder / "heads")]
+    train.main([*command, "--expID", "still", *map(str, options)])
+    last = Darknet(folder / "s.cfg").load_weights(folder / "runs" / "still" / "last.weights")
+    assert last.seen == 1008 and torch.equal(last.layers[0].conv.weight, start.layers[0].conv.weight)
+    ((scenes, _, heads),) = seen
+    assert {tuple(scene.boxes[0]) for scene in scenes} == {(1, 2, 30, 40)} and len(heads) == 8
 
 
 def test_a_start_is_measured_and_kept_unless_it_is_beaten(tiny_data, monkeypatch):

@@ -4,12 +4,15 @@ Source: Redmon & Farhadi 2018, "YOLOv3: An Incremental Improvement", and the fil
 that yolov3, yolov3-spp and yolov3-tiny use; anything else in a cfg is refused by name.
 """
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from SPPE.src.utils.files import write_whole
 
 LEAKY_SLOPE = 0.1
 BATCH_NORM_EPS = 1e-5
@@ -44,7 +47,11 @@ def parse_cfg(path):
     """
     path = Path(path)
     blocks = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text, so no cfg") from error
+    for number, line in enumerate(text.splitlines(), 1):
         line = line.split("#")[0].strip()
         if line.startswith("[") and line.endswith("]"):
             blocks.append({"type": line[1:-1].strip()})
@@ -223,7 +230,7 @@ class Yolo(nn.Module):
 class Darknet(nn.Module):
     """The network that a cfg file describes.
 
-    cfgfile: path. Attributes: `width`, `height` (the cfg's input size), `second_look` (how much smaller it wants to see
+    cfgfile: path. Attributes: `width` (the side of the cfg's input), `second_look` (how much smaller it wants to see
     the picture once more; 0: not at all), `classes`, `stride` (the largest: inputs are multiples of it), `seen`
     (pictures trained on, from the weights file).
     """
@@ -232,7 +239,7 @@ class Darknet(nn.Module):
         super().__init__()
         self.cfgfile = str(cfgfile)
         net, *blocks = parse_cfg(cfgfile)
-        self.width, self.height = int(net.get("width", 416)), int(net.get("height", 416))
+        self.width = int(net.get("width", 416))
         self.second_look = float(net.get("second_look", 0))  # of this project, see Detector; Darknet passes over it
         self.seen = 0
         self.fused = False
@@ -303,14 +310,9 @@ class Darknet(nn.Module):
         """Write a Darknet .weights file (version 0.2), first under a temporary name. Refused after fuse()."""
         if self.fused:
             raise RuntimeError(f"{path}: a fused network no longer has the batch norms that {self.cfgfile} stores")
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as file:
-            np.array([0, 2, 0], np.int32).tofile(file)
-            np.array([self.seen], np.int64).tofile(file)
-            for tensor in self.stored():
-                tensor.detach().float().cpu().contiguous().numpy().tofile(file)
-        temporary.replace(path)
+        head = [np.array([0, 2, 0], np.int32), np.array([self.seen], np.int64)]
+        tensors = (tensor.detach().float().cpu().contiguous().numpy() for tensor in self.stored())
+        write_whole((part.tobytes() for part in chain(head, tensors)), Path(path))
 
 
 def _build(blocks, channels, path):
@@ -324,8 +326,8 @@ def _build(blocks, channels, path):
             layer, shape = _layer(block, sources, [shapes[n] for n in sources] if index else [(channels, 1)])
         except KeyError as error:
             raise ValueError(f"{path}: block {index + 1}: [{block['type']}] lacks the option {error}") from error
-        except ValueError as error:
-            raise ValueError(f"{path}: block {index + 1}: {error}") from error
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"{path}: block {index + 1}: [{block['type']}] {error}") from error
         layers.append(layer)
         shapes.append(shape)
     return layers, max(stride for _, stride in shapes)
@@ -344,11 +346,13 @@ def _layer(block, sources, shapes):
         case "route":
             return Route(sources), (sum(c for c, _ in shapes), stride)
         case "shortcut":
+            if len(sources) != 1:
+                raise ValueError("a shortcut from several layers is not known")
             return Shortcut(sources[0], block), (channels, stride)
         case "yolo":
             head = Yolo(block, stride)
             if channels != (wanted := len(head.anchors) * (5 + head.classes)):
-                raise ValueError(f"[yolo] of {channels} filters; its anchors and classes need {wanted}")
+                raise ValueError(f"of {channels} filters; its anchors and classes need {wanted}")
             return head, (channels, stride)
 
 

@@ -9,6 +9,7 @@ Coordinates are (x, y) pixels, pictures (H, W, 3) RGB uint8.
 
 import csv
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,8 @@ import cv2
 import h5py
 import numpy as np
 import torch
+
+from SPPE.src.utils.imread import load_image
 
 from .bbox import face_box, iou_matrix
 
@@ -79,12 +82,9 @@ def read_levels(path):
     """A picture file -> (H, W, 3) RGB uint8 and its halved, quartered ... copies: a shrunk face is then one quick
     sampling away.
 
-    Raises ValueError for a file that is no picture.
+    Raises UnreadableImage (a ValueError) for a file that is no whole picture.
     """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"{path}: cannot be read as a picture")
-    levels = [np.ascontiguousarray(image[..., ::-1])]
+    levels = [load_image(path)]
     for _ in range(LEVELS - 1):
         height, width = (max(1, n // 2) for n in levels[-1].shape[:2])
         levels.append(cv2.resize(levels[-1], (width, height), interpolation=cv2.INTER_AREA))
@@ -97,7 +97,11 @@ def _boxes(rows):
 
 def load_labels(path):
     """The file that yolo.label writes -> {imgname: (boxes (N, 4), ignore (M, 4))}."""
-    return {row["imgname"]: (_boxes(row["boxes"]), _boxes(row["ignore"])) for row in json.loads(Path(path).read_text())}
+    try:
+        rows = json.loads(Path(path).read_text())
+        return {row["imgname"]: (_boxes(row["boxes"]), _boxes(row["ignore"])) for row in rows}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no file of labels ({error!r}); yolo.label writes one") from error
 
 
 def load_scenes(folder, labels):
@@ -126,7 +130,12 @@ def load_crops(folder, table, labels=None):
     with Path(table).open(newline="") as file:
         rows = list(csv.reader(file))[1:]
     for row in sorted(rows):
-        points = torch.tensor([float(value) for value in row[2:]]).view(1, CSV_POINTS, 2)
+        try:
+            points = torch.tensor([float(value) for value in row[2:]]).view(1, CSV_POINTS, 2)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{table}, {row[:1]}: image,source,x0,y0,...,x67,y67 expected, {len(row)} cells"
+            ) from error
         own = face_box(points)
         boxes, ignore = known.get(row[0], (_boxes([]), _boxes([])))
         boxes, ignore = (b[iou_matrix(torch.from_numpy(b), own)[:, 0].numpy() < SAME_FACE_IOU] for b in (boxes, ignore))
@@ -139,7 +148,8 @@ def load_crops(folder, table, labels=None):
 def load_heads(folder, count=HEADS):
     """`count` rendered heads of a data set in the `dt_fac_106_ldmks` form, evenly over its training part.
 
-    folder: holds one annot_*.h5 (imgname, bndbox (N, 1, 4), split) and images/. Raises ValueError where it does not.
+    folder: holds one annot_*.h5 (imgname, bndbox (N, 1, 4), split) and images/; train.txt goes before split. Raises
+    ValueError where it does not, or where nothing is for training.
     """
     files = sorted(Path(folder).glob("annot_*.h5"))
     if len(files) != 1:
@@ -149,9 +159,14 @@ def load_heads(folder, count=HEADS):
     with h5py.File(files[0]) as table:
         names = table["imgname"].asstr()[:]
         boxes = table["bndbox"][:].reshape(-1, 1, 4).astype(np.float32)
-        rows = np.arange(len(names))
-        if "split" in table:
-            rows = rows[table["split"].asstr()[:] == "train"]
+        listed = any((Path(folder) / f"{part}.txt").is_file() for part in ("train", "val", "test"))
+        if listed:
+            listing = Path(folder) / "train.txt"
+            rows = np.flatnonzero(np.isin(names, listing.read_text().split("\n") if listing.is_file() else []))
+        else:
+            rows = np.flatnonzero(table["split"].asstr()[:] == "train") if "split" in table else []
+    if not len(rows):
+        raise ValueError(f"{files[0]}: neither its `split` nor train.txt names a head to train on")
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
     images = Path(folder) / "images"
     return [Sample(names[k], "rendered", read_levels(images / names[k]), boxes[k], _boxes([])) for k in rows]
@@ -159,8 +174,7 @@ def load_heads(folder, count=HEADS):
 
 def photograph_of(name):
     """afw_1051618982_1.jpg -> afw_1051618982: the crops of one photograph share it (LFPW numbers photographs only)."""
-    stem = Path(name).stem
-    return stem.rsplit("_", 1)[0] if stem.startswith(FACE_NUMBERED) else stem
+    return re.sub(rf"^((?:{'|'.join(FACE_NUMBERED)}).+)_\d{{1,2}}$", r"\1", Path(name).stem)
 
 
 def split_crops(samples):

@@ -5,7 +5,7 @@
 
 Measured on the validation parts alone (yolo.dataset.split). The labels of the scenes are those of yolo.label: an
 ignored box neither counts as a miss nor as a false alarm. With --sppe the landmark
-network has its say, as in the pipeline.
+network has its say, as in the pipeline, which then merges boxes of one face (pose NMS; not here).
 """
 
 import argparse
@@ -214,7 +214,6 @@ def main():
         estimator = Estimator(args.sppe, **how) if args.sppe else None
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    _, (scenes, crops) = load_split(args)
     conf = args.conf
     if estimator:
         detector = Judged(detector, estimator)
@@ -222,6 +221,10 @@ def main():
         if conf is None:
             parser.error(f"{args.sppe} has no face_score: it judges no faces; say --conf (tools/release.py gives one)")
     conf = FACE_CONF if conf is None else conf
+    try:
+        _, (scenes, crops) = load_split(args)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
     figures = {"inp_dim": detector.inp_dim, "conf": conf, **evaluate_scenes(detector, scenes, conf)}
     print(json.dumps({**figures, **evaluate_portraits(detector, crops, conf)}))
 

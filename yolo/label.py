@@ -29,6 +29,7 @@ import numpy as np
 import torch
 
 from SPPE.src.utils.files import write_json
+from SPPE.src.utils.imread import UnreadableImage, load_image
 from yolo.bbox import iou_matrix
 from yolo.detector import FACE_CFG, Detector
 from yolo.util import nms
@@ -116,11 +117,11 @@ def agree(first, second, bar=AGREE_IOU):
 
 def label(path, centerface, mtcnn, scales):
     """One picture -> its record, or None where the file cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        print(f"unreadable, left out: {path}", file=sys.stderr)
+    try:
+        image = load_image(path)
+    except UnreadableImage as error:
+        print(f"left out: {error}", file=sys.stderr)
         return None
-    image = np.ascontiguousarray(image[..., ::-1])
     boxes, ignore = agree(centerface_boxes(centerface, image, scales), mtcnn_boxes(mtcnn, image, max(scales)))
     height, width = image.shape[:2]
     return {
@@ -153,7 +154,7 @@ def settle_all(folder, records, weights, cfg, batch=8):
     names, settled = sorted(records), {}
     for first in range(0, len(names), batch):
         part = names[first : first + batch]
-        images = [cv2.imread(str(folder / name), cv2.IMREAD_COLOR)[..., ::-1] for name in part]
+        images = [load_image(folder / name) for name in part]
         settled |= {name: settle(records[name], found) for name, found in zip(part, detector(images))}
     return settled
 
@@ -186,7 +187,9 @@ def main():
     args = parser.parse_args()
     if bool(args.agreed) != bool(args.third):
         parser.error("--agreed and --third go together")
-    for path in (args.agreed, args.third):
+    if args.third and args.out.resolve() == args.agreed.resolve():
+        parser.error("--out would overwrite --agreed, by which detectors are measured; name another file")
+    for path in (args.agreed, args.third, args.cfg):
         if path and not path.is_file():
             parser.error(f"{path}: no such file")
     if not args.scenes.is_dir():
@@ -199,7 +202,10 @@ def main():
     except ValueError as error:
         parser.error(str(error))
     if args.third:
-        settled = settle_all(args.scenes, records, args.third, args.cfg)
+        try:
+            settled = settle_all(args.scenes, records, args.third, args.cfg)
+        except ValueError as error:
+            parser.error(str(error))
         save_records(args.out, settled)
         before, after = (sum(len(r["boxes"]) for r in part.values()) for part in (records, settled))
         print(f"{len(settled)} pictures, {before} faces before and {after} after the third vote")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .darknet import Convolution, Darknet
+from .darknet import Convolution, Darknet, parse_cfg
 from .evaluate import existing
 
 
@@ -44,8 +44,10 @@ def slim(wide, narrow):
     """Fill `narrow` (Darknet) with the strongest filters of `wide`; -> narrow. Raises ValueError where they differ by
     more than the number of filters.
     """
-    if [type(layer) for layer in wide.layers] != [type(layer) for layer in narrow.layers]:
-        raise ValueError(f"{narrow.cfgfile} has other layers than {wide.cfgfile}")
+    theirs, ours = ([{**block, "filters": ""} for block in parse_cfg(net.cfgfile)[1:]] for net in (wide, narrow))
+    if theirs != ours:
+        odd = next((i for i, pair in enumerate(zip(theirs, ours)) if pair[0] != pair[1]), min(len(theirs), len(ours)))
+        raise ValueError(f"{narrow.cfgfile} has other layers than {wide.cfgfile}, from layer {odd} on")
     read = None  # the filters kept of the layer before; None: all
     for index, (old, new) in enumerate(zip(wide.layers, narrow.layers)):
         if not isinstance(old, Convolution):

@@ -42,6 +42,11 @@ EMA_DECAY, EMA_RAMP = 0.999, 400
 WARMUP_STEPS, FINAL_RATE = 200, 0.02
 # Largest gradient norm: a batch of a hundred tiny faces is otherwise a jump.
 CLIP_NORM = 10.0
+# Options that --Continue must repeat.
+FIXED = (
+    *("scenes", "labels", "crops", "landmarks", "crop_labels", "train_labels", "rendered", "cfg", "inp_dim", "sizes"),
+    *("steps", "trainBatch", "LR", "weightDecay", "seed"),
+)
 # The chance that a cell holds a face before anything is learnt (focal loss, Lin et al. 2017, section 4.1).
 PRIOR = 0.01
 
@@ -122,15 +127,24 @@ def train_one_epoch(net, average, optimizer, composer, epoch, args):
     }
 
 
-def save_state(path, net, average, optimizer, epoch, best):
-    """Everything a run needs to go on."""
+def fixed_options(args):
+    """What a run cannot change on its way and still be one run."""
+    return {name: str(getattr(args, name)) for name in FIXED}
+
+
+def save_state(path, net, average, optimizer, epoch, best, fixed):
+    """Everything a run needs to go on. fixed: see `fixed_options`."""
     state = {"net": net.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-    save_whole({**state, "epoch": epoch, "best": best, "seen": average.seen}, path)
+    save_whole({**state, "epoch": epoch, "best": best, "seen": average.seen, "fixed": fixed}, path)
 
 
-def load_state(path, net, average, optimizer):
-    """-> (the next epoch, the best AP so far)."""
+def load_state(path, net, average, optimizer, fixed):
+    """-> (the next epoch, the best AP so far). Raises ValueError where the run was begun with other options."""
     state = torch.load(path, map_location="cpu", weights_only=True)
+    begun = state.get("fixed", fixed)  # 0.1.0 did not note them
+    different = [f"--{name} {begun[name]}" for name in FIXED if begun[name] != fixed[name]]
+    if different:
+        raise ValueError(f"--Continue: {path.parent} was begun with {', '.join(different)}; say the same")
     net.load_state_dict(state["net"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
@@ -184,6 +198,9 @@ def parse_arguments(argv=None):
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--Continue", action="store_true", help="go on from the run's state.pt")
     args = parser.parse_args(argv)
+    for name in ("nEpochs", "steps", "trainBatch", "valid_every"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} {getattr(args, name)} must be at least 1")
     started = (RUNS / args.expID / "state.pt").is_file()
     if args.Continue and not started:
         parser.error(f"--Continue: {RUNS / args.expID} has no state.pt to go on from")
@@ -195,21 +212,27 @@ def parse_arguments(argv=None):
 def main(argv=None):
     args = parse_arguments(argv)
     try:
-        args.device = choose_device(args.device)
-    except ValueError as error:
+        train(args)
+    except (ValueError, OSError) as error:
         sys.exit(f"yolo.train: {error}")
+
+
+def train(args):
+    """The run that the options describe. Raises ValueError and OSError for data, weights or options that do not fit."""
+    args.device = choose_device(args.device)
     if args.autocast is None:
         args.autocast = choose_precision("auto", args.device) is torch.bfloat16
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
     run = RUNS / args.expID
-    run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     net, average = build_net(args.cfg).to(args.device), build_net(args.cfg).to(args.device)
     sides = [*args.sizes, args.inp_dim or net.width]
     if any(side <= 0 or side % net.stride for side in sides):
-        sys.exit(f"yolo.train: --sizes and --inp_dim {sides}: {args.cfg} needs multiples of {net.stride}")
+        raise ValueError(f"--sizes and --inp_dim {sides}: {args.cfg} needs multiples of {net.stride}")
+    if net.classes != 1:
+        raise ValueError(f"{args.cfg} has {net.classes} classes; a face detector's has one, and 6 filters an anchor")
     if args.start:
         net.load_weights(args.start)
     average.load_state_dict(net.state_dict())
@@ -224,10 +247,12 @@ def main(argv=None):
     )
     first, best = 0, 0.0
     if args.Continue:
-        first, best = load_state(run / "state.pt", net, average, optimizer)
+        first, best = load_state(run / "state.pt", net, average, optimizer, fixed_options(args))
         keep_epochs(run / "log.jsonl", lambda epoch: epoch == "start" or epoch < first)
     else:
-        (run / "log.jsonl").unlink(missing_ok=True)  # of a run that was cut before its first state
+        run.mkdir(parents=True, exist_ok=True)
+        for name in ("log.jsonl", "last.weights", "best.weights"):  # of a run whose state is gone, or never was
+            (run / name).unlink(missing_ok=True)
         if args.start:
             figures = validate(args.start, valid_scenes, valid_crops, args)
             best = figures["ap"]
@@ -243,7 +268,7 @@ def main(argv=None):
                 best = figures["ap"]
                 average.save_weights(run / "best.weights")
         record(run, figures)
-        save_state(run / "state.pt", net, average, optimizer, epoch, best)
+        save_state(run / "state.pt", net, average, optimizer, epoch, best, fixed_options(args))
 
 
 if __name__ == "__main__":

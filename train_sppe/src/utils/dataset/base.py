@@ -269,7 +269,7 @@ class Augmentation:
     """Ranges of the random affine of a crop; all zero: none.
 
     Draws are cubes of uniform ones: half of the crops change by less than an eighth of the range, and some by all of
-    it. Evenly drawn, the rare poses cost the usual ones: 3.55 instead of 3.40 % NME (doc/accuracy.md).
+    it. Evenly drawn, the rare poses cost the usual ones: 3.48 instead of 3.35 % NME (doc/accuracy.md).
 
     scale: log2 range; 0.25 is a factor of 0.84 .. 1.19. rotate: degrees. shift: fraction of the crop's side.
     flip: probability.
