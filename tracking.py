@@ -206,6 +206,7 @@ def follow(
     """
     if every < 1:
         raise ValueError(f"the detector every {every} frames: must be at least 1")
+    every = every if tracker.of_faces else 1
     due = 0  # frames until the detector looks again
     with source(jobs) as frames:
         for job in frames:
@@ -215,7 +216,7 @@ def follow(
             followed = job.given is None and due > 0
             if job.given is None:
                 job.given, job.proposed = tracker.boxes(None if followed else predictor.detect(job.image)), True
-                due = due - 1 if followed else every - 1 if tracker.of_faces else 0
+                due = due - 1 if followed else every - 1
             predictor.step(job, keep_images)
             if job.status in ("ok", "no_face"):
                 job.faces = tracker.update(job.faces, job.time, followed)
