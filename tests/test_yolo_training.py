@@ -582,6 +582,10 @@ def test_the_best_stays_the_best_after_a_cut(tiny_data, monkeypatch):
     best = (folder / "runs" / "cut" / "best.weights").read_bytes()
     train.main([*again, "--Continue"])
     assert (folder / "runs" / "cut" / "best.weights").read_bytes() == best
+    (folder / "runs" / "cut" / "state.pt").unlink()
+    with pytest.raises(SystemExit, match="2"):  # its best weights are not for another run to write over
+        train.main(again)
+    assert (folder / "runs" / "cut" / "best.weights").read_bytes() == best
     with pytest.raises(SystemExit, match="multiples of 8"):
         train.main([*command, "--expID", "odd", "--sizes", "60"])
     (folder / "s.cfg").write_text(SMALL_CFG.replace("filters=12", "filters=14").replace("classes=1", "classes=2"))

@@ -141,7 +141,7 @@ def save_state(path, net, average, optimizer, epoch, best, fixed):
 def load_state(path, net, average, optimizer, fixed):
     """-> (the next epoch, the best AP so far). Raises ValueError where the run was begun with other options."""
     state = torch.load(path, map_location="cpu", weights_only=True)
-    begun = state.get("fixed", fixed)  # 0.1.0 did not note them
+    begun = {**fixed, **state.get("fixed", {})}  # 0.1.0 did not note them
     different = [f"--{name} {begun[name]}" for name in FIXED if begun[name] != fixed[name]]
     if different:
         raise ValueError(f"--Continue: {path.parent} was begun with {', '.join(different)}; say the same")
@@ -204,7 +204,7 @@ def parse_arguments(argv=None):
     started = (RUNS / args.expID / "state.pt").is_file()
     if args.Continue and not started:
         parser.error(f"--Continue: {RUNS / args.expID} has no state.pt to go on from")
-    if started and not args.Continue:
+    if not args.Continue and (started or (RUNS / args.expID / "best.weights").is_file()):
         parser.error(f"{RUNS / args.expID} holds a run: add --Continue, or choose another --expID")
     return args
 
@@ -251,8 +251,7 @@ def train(args):
         keep_epochs(run / "log.jsonl", lambda epoch: epoch == "start" or epoch < first)
     else:
         run.mkdir(parents=True, exist_ok=True)
-        for name in ("log.jsonl", "last.weights", "best.weights"):  # of a run whose state is gone, or never was
-            (run / name).unlink(missing_ok=True)
+        (run / "log.jsonl").unlink(missing_ok=True)  # of a run that was cut before its first state
         if args.start:
             figures = validate(args.start, valid_scenes, valid_crops, args)
             best = figures["ap"]

@@ -154,7 +154,7 @@ def train_one_epoch(
         first_step: global number of the first step.
         seed: of the photometric augmentation, with the step's number; None: no such augmentation.
     Returns:
-        mean loss and accuracy, the last learning rate, the number of steps.
+        mean loss and accuracy, the last learning rate.
     Raises:
         FloatingPointError: the loss is no longer finite.
     """
@@ -189,7 +189,6 @@ def train_one_epoch(
         "loss": mean_loss,
         "accuracy": over_processes(torch.stack(accuracies).mean()),
         "LR": rate,
-        "steps": len(losses),
     }
 
 

@@ -86,7 +86,6 @@ def train(opt: argparse.Namespace) -> None:
     val_loader = make_loader(val_set, opt.validBatch, opt.nThreads, pin_memory=pin)
     steps_an_epoch = min(opt.trainIters or len(loader), len(loader))
     set_rate = learning_rate(opt, steps_an_epoch)
-    state.steps = state.epoch * steps_an_epoch  # of this run: it may go on with more processes, or fewer steps
     watch = Watch(folder / "log.jsonl", events_folder(opt), visdom, state.epoch) if rank == 0 else None
     if rank == 0:
         told = " + ".join(map(str, sizes))
@@ -97,7 +96,8 @@ def train(opt: argparse.Namespace) -> None:
         sampler.set_epoch(state.epoch)
         figures = {
             "train": engine.train_one_epoch(
-                *(step, loader, state.optimiser, state.scaler, set_rate, state.steps),
+                # of this run's steps an epoch: it may go on with more processes, or fewer steps
+                *(step, loader, state.optimiser, state.scaler, set_rate, state.epoch * steps_an_epoch),
                 seed=None if opt.noColour else (opt.seed, rank),
                 clip=state.clip,
                 ema=state.ema,
@@ -105,7 +105,6 @@ def train(opt: argparse.Namespace) -> None:
             )
         }
         state.epoch += 1
-        state.steps += figures["train"].pop("steps")
         if rank == 0:
             validate_and_save(opt, state, step, val_loader, folder, figures, watch)
         if world > 1:
@@ -249,7 +248,7 @@ class TrainingState:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.ema = engine.Ema(model, opt.ema) if opt.ema else None
         self.clip = engine.Clip(opt.clip) if opt.clip else None
-        self.epoch, self.steps, self.best = 0, 0, math.inf
+        self.epoch, self.best = 0, math.inf
 
     def weights(self) -> dict[str, torch.Tensor]:
         """What is saved as the model: the average where there is one."""
@@ -263,7 +262,7 @@ class TrainingState:
             "ema": self.ema and self.ema.state,
             "clip": self.clip and self.clip.mean,
             "fixed": self.fixed,
-            **{"epoch": self.epoch, "steps": self.steps, "best": self.best},
+            **{"epoch": self.epoch, "steps": self.ema and self.ema.updates, "best": self.best},
         }
         save_whole(content, path)
 
@@ -282,20 +281,19 @@ class TrainingState:
                 f"--Continue: {path} cannot be read ({sentence(error)}); start again from a model"
             ) from error
         theirs = {**self.fixed, **NEW, **content.get("fixed", self.fixed)}  # versions told fewer
-        different = [
-            said(name, theirs[name]) for name in FIXED if said(name, theirs[name]) != said(name, self.fixed[name])
-        ]
+        told = [(said(name, theirs[name]), said(name, self.fixed[name])) for name in FIXED]
+        different = [before for before, now in told if before != now]
         if different:
             raise ValueError(f"--Continue: this training was started {', '.join(different)}; say the same")
         self.model.load_state_dict(content["model"])
         self.optimiser.load_state_dict(content["optimiser"])
         if content["scaler"]:  # empty where the run was none in fp16
             self.scaler.load_state_dict(content["scaler"])
-        self.epoch, self.steps, self.best = content["epoch"], content["steps"], content["best"]
+        self.epoch, self.best = content["epoch"], content["best"]
         if self.clip:
             self.clip.mean = content["clip"] or 0.0
         if self.ema:
-            self.ema.load(content["ema"], self.steps)
+            self.ema.load(content["ema"], content["steps"])
 
 
 def make_optimiser(opt: argparse.Namespace, model: nn.Module) -> torch.optim.Optimizer:
