@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from engine import PEAK_WEIGHT, heatmap_loss
+from headpose import MODEL, RIGID
 from SPPE.src.convention import IBUG_FROM_LAPA, LAPA_FROM_IBUG
 from SPPE.src.landmarks import FLIP_ORDER, IBUG68, MEAN_FACE, to_68
 from SPPE.src.utils.eval import decode_heatmaps
 from SPPE.src.utils.pose import draw_gaussians
+from utils.dataset.balance import pose_copies
 from utils.dataset.base import Annotations, join
 from utils.dataset.mix import MixedSampler
 from utils.dpg import build_dpg, describe, fit
@@ -48,13 +50,17 @@ def annotations(n, **attributes):
     return Annotations(images, np.ones((n, 4)), points, np.full((n, 106), 2, np.uint8), attributes)
 
 
+def ones(n):
+    return np.ones(n, int)
+
+
 def test_sources_are_joined():
     both = join([annotations(2, source=np.array(["a", "b"])), annotations(3)])
     assert len(both) == 5 and not both.attributes
 
 
 def test_shares_hold_and_nothing_comes_twice_before_all_came():
-    sampler = MixedSampler([40, 100], [0.8, 0.2])
+    sampler = MixedSampler([ones(40), ones(100)], [0.8, 0.2])
     seen = []
     for epoch in range(10):
         sampler.set_epoch(epoch)
@@ -66,15 +72,36 @@ def test_shares_hold_and_nothing_comes_twice_before_all_came():
 
 
 def test_a_small_source_comes_again_as_other_crops():
-    sampler = MixedSampler([6, 2], [0.5, 0.5])
+    sampler = MixedSampler([ones(6), ones(2)], [0.5, 0.5])
     again = [i for i in sampler if isinstance(i, tuple)]
     assert sorted(again) == [(6, 1), (6, 2), (7, 1), (7, 2)]
     assert sorted(i for i in sampler if not isinstance(i, tuple)) == list(range(8))
-    assert len(list(MixedSampler([1, 100], [0.9, 0.1]))) == 2
+    assert len(list(MixedSampler([ones(1), ones(100)], [0.9, 0.1]))) == 2
+
+
+def test_samples_of_more_copies_come_again_in_a_pass():
+    order = list(MixedSampler([np.array([1, 3, 1]), ones(2)], None))
+    assert sorted(map(str, order)) == sorted(map(str, [0, 1, (1, 1), (1, 2), 2, 3, 4]))
+
+
+def test_turned_heads_are_balanced_by_the_root_of_their_rarity():
+    flat, depth = FACE.copy(), np.zeros(106)
+    depth[list(MODEL)] = [z / 10 for _, _, z in MODEL.values()]
+    flat[list(MODEL)] = np.array([(x, y) for x, y, _ in MODEL.values()]) / 10 + 120
+
+    def turned(yaw):
+        angle, points = np.deg2rad(yaw), flat.copy()
+        points[:, 0] = 120 + (flat[:, 0] - 120) * np.cos(angle) - depth * np.sin(angle)
+        return points
+
+    data = annotations(90 + 10 + 1 + 1)
+    data.points = np.stack([turned(3)] * 90 + [turned(45)] * 5 + [turned(-45)] * 5 + [turned(65), turned(65)])
+    data.visible[-1, RIGID[0]] = 0  # no pose is known of this one
+    assert pose_copies(data).tolist() == [1] * 90 + [3] * 10 + [4, 1]
 
 
 def test_processes_share_an_epoch():
-    parts = [list(MixedSampler([7], None, world=2, rank=rank)) for rank in (0, 1)]
+    parts = [list(MixedSampler([ones(7)], None, world=2, rank=rank)) for rank in (0, 1)]
     assert len(parts[0]) == len(parts[1]) == 4
     assert set(parts[0] + parts[1]) == set(range(7))
 

@@ -34,6 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset", nargs="+", default=["dt_fac_106_ldmks"], help=f"one or more of {', '.join(DATASETS)}")
     add("--dataRoot", nargs="+", help="folder of each data set; default ../data/DATASET. The first is validated on")
     add("--share", type=float, nargs="+", help="part of an epoch that each data set makes up; default: by their sizes")
+    add("--pdb", action="store_true", help="pose-based data balancing: heads that are turned come more often")
     add("--exclude", help="list of faces of the first data set to leave out, as tools/audit.py writes it")
     add("--nThreads", type=int, default=4, help="worker processes that load pictures; no more than there are cores")
     add(

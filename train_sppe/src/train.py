@@ -38,6 +38,7 @@ from SPPE.src.utils.files import save_whole
 from SPPE.src.utils.img import BOX_GROWTH
 from utils.command import complaints, sentence
 from utils.dataset import build_dataset
+from utils.dataset.balance import pose_copies
 from utils.dataset.base import Annotations, Augmentation, FaceDataset, join, make_loader
 from utils.dataset.mix import MixedSampler
 from utils.dpg import build_dpg
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(opt: argparse.Namespace) -> None:
     rank, world, device = start_processes(opt.device)
-    train_set, val_set, sizes = datasets(opt)
+    train_set, val_set, copies = datasets(opt)
     torch.manual_seed(opt.seed)
     trunk = {name: getattr(opt, name) for name in ("depth", "width", "backbone", "pretrained", "lateral")}
     model = createModel(opt.nClasses, duc=tuple(opt.duc), **trunk)
@@ -80,7 +81,7 @@ def train(opt: argparse.Namespace) -> None:
     parallel = nn.parallel.DistributedDataParallel(model) if world > 1 else model
     step = engine.Step(parallel, device, state.dtype, opt.hmGauss, opt.crit, opt.decode)
 
-    sampler = MixedSampler(sizes, opt.share, world, rank, opt.seed)
+    sampler = MixedSampler(copies, opt.share, world, rank, opt.seed)
     pin, whole = torch.cuda.is_available(), len(sampler) >= opt.trainBatch
     loader = make_loader(train_set, opt.trainBatch, opt.nThreads, sampler=sampler, drop_last=whole, pin_memory=pin)
     val_loader = make_loader(val_set, opt.validBatch, opt.nThreads, pin_memory=pin)
@@ -88,7 +89,7 @@ def train(opt: argparse.Namespace) -> None:
     set_rate = learning_rate(opt, steps_an_epoch)
     watch = Watch(folder / "log.jsonl", events_folder(opt), visdom, state.epoch) if rank == 0 else None
     if rank == 0:
-        told = " + ".join(map(str, sizes))
+        told = " + ".join(str(len(times)) for times in copies)
         print(f"{told} faces to train on, {len(val_set)} to validate on; {device}, {state.dtype}; {folder}")
 
     while state.epoch < opt.nEpochs:
@@ -146,8 +147,10 @@ def events_folder(opt: argparse.Namespace) -> Path:
     return HERE / ".tensorboard" / "coco" / opt.expID
 
 
-def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset, list[int]]:
-    """The training set, all sources one after the other; the validation set, the first source's; the sources' sizes."""
+def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset, list[np.ndarray]]:
+    """The training set, all sources one after the other; the validation set, the first source's; for each source, how
+    often each of its faces comes in a pass.
+    """
     if opt.nClasses != NUM_POINTS:
         raise ValueError(f"--nClasses {opt.nClasses}: the data sets here have {NUM_POINTS} points; say {NUM_POINTS}")
     roots = source_roots(opt)
@@ -158,7 +161,8 @@ def datasets(opt: argparse.Namespace) -> tuple[FaceDataset, FaceDataset, list[in
     augmentation = Augmentation(opt.scale, opt.rotate, opt.shift)
     dpg = build_dpg(opt.dpg) if opt.addDPG else None
     train_set = FaceDataset(join(sources), size, augmentation, dpg, opt.seed, opt.cache, opt.growth)
-    return train_set, FaceDataset(val, size, cache=opt.cache, growth=opt.growth), [len(data) for data in sources]
+    copies = [pose_copies(data) if opt.pdb else np.ones(len(data), int) for data in sources]
+    return train_set, FaceDataset(val, size, cache=opt.cache, growth=opt.growth), copies
 
 
 def samples(name: str, root: Path, split: str) -> Annotations:
@@ -223,11 +227,11 @@ def learning_rate(opt: argparse.Namespace, steps_an_epoch: int):
 FIXED = (
     *("nClasses", "depth", "width", "backbone", "lateral", "duc", "optMethod", "momentum", "precision", "ema"),
     *("seed", "trainBatch", "dataset", "crit", "growth", "addDPG", "dpg"),
-    *("inputResH", "inputResW", "hmGauss", "decode", "dataRoot", "share", "exclude", "weightDecay"),
+    *("inputResH", "inputResW", "hmGauss", "decode", "dataRoot", "share", "pdb", "exclude", "weightDecay"),
 )
 
 # Of these, what trainings of version 0.1.0 did not know, and had.
-NEW = {"backbone": None, "lateral": False, "growth": BOX_GROWTH}
+NEW = {"backbone": None, "lateral": False, "growth": BOX_GROWTH, "pdb": False}
 
 
 def said(name: str, value) -> str:
