@@ -65,7 +65,7 @@ def test_two_stages_write_what_alphapose_users_expect(train):
     state = torch.load(train.exp / "stg_1" / "model_2.pkl", weights_only=True)
     assert all(isinstance(v, torch.Tensor) for v in state.values()) and "conv_out.weight" in state
     stage_1 = train.exp / "stg_1" / "model_2.pkl"
-    assert train("--expID", "stg_2", "--nEpochs", 1, "--loadModel", stage_1, "--addDPG", "--LR", "1e-5") == 0
+    assert train("--expID", "stg_2", "--nEpochs", 1, "--loadModel", stage_1, "--addDPG", "--pdb", "--LR", "1e-5") == 0
     assert (train.exp / "stg_2" / "model_1.pkl").is_file()
     assert list((train.exp.parents[1] / "src" / ".tensorboard" / "coco" / "stg_2").glob("events*"))
     assert [set(entry) >= {"epoch", "train/loss", "val/nme"} for entry in log(train.exp / "stg_1")] == [True, True]
