@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headpose import MODEL, RIGID, head_pose
+from headpose import head_pose
 from predictor import Face, FacePredictor, coco_category, skeleton, to_supervision
 from SPPE.src.landmarks import FLIP_ORDER, MEAN_FACE, NUM_POINTS
 from SPPE.src.utils.imread import UnreadableImage, load_image
+from tiny import turned_head
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "imgs"
 PHOTO = EXAMPLES / "eileen_collins.jpg"
@@ -111,26 +112,13 @@ def test_unreadable_pictures(predictor, tmp_path, image):
 # --- head pose ----------------------------------------------------------------------------------------------------
 
 
-def seen(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """MODEL turned and seen from afar as (106, 2) points; the turn is written out here, apart from headpose's."""
-    y, p, r = np.deg2rad([yaw, -pitch, -roll])
-    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
-    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
-    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
-    local = np.array(list(MODEL.values())) * (1, -1, -1) @ (about_z @ about_x @ about_y).T
-    points = np.zeros((NUM_POINTS, 2))
-    points[list(RIGID)] = 300 + local[:, :2] * (1, -1) / (8000 - local[:, 2:]) * 1000
-    points[[0, 16, 32]] = [[200, 300], [300, 420], [400, 300]]  # give the face its size
-    return points
-
-
 @pytest.mark.parametrize("pose", [(0, 0, 0), (30, 0, 0), (-50, 10, 5), (10, 25, -20), (-20, -25, 40), (75, 5, -10)])
 def test_head_pose_undoes_a_turn(pose):
-    assert np.abs(np.array(head_pose(seen(*pose))) - pose).max() < 3
+    assert np.abs(np.array(head_pose(turned_head(*pose))) - pose).max() < 3
 
 
 def test_head_pose_mirrors():
-    points = seen(25, 10, 15)
+    points = turned_head(25, 10, 15)
     mirrored = points[list(FLIP_ORDER)] * (-1, 1)
     yaw, pitch, roll = head_pose(points)
     assert head_pose(mirrored) == pytest.approx((-yaw, pitch, -roll), abs=0.1)

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from engine import PEAK_WEIGHT, heatmap_loss
-from headpose import MODEL, RIGID
+from headpose import RIGID
 from SPPE.src.convention import IBUG_FROM_LAPA, LAPA_FROM_IBUG
 from SPPE.src.landmarks import FLIP_ORDER, IBUG68, MEAN_FACE, to_68
 from SPPE.src.utils.eval import decode_heatmaps
 from SPPE.src.utils.pose import draw_gaussians
+from tiny import turned_head
 from utils.dataset.balance import pose_copies
 from utils.dataset.base import Annotations, join
 from utils.dataset.mix import MixedSampler
@@ -85,17 +86,8 @@ def test_samples_of_more_copies_come_again_in_a_pass():
 
 
 def test_turned_heads_are_balanced_by_the_root_of_their_rarity():
-    flat, depth = FACE.copy(), np.zeros(106)
-    depth[list(MODEL)] = [z / 10 for _, _, z in MODEL.values()]
-    flat[list(MODEL)] = np.array([(x, y) for x, y, _ in MODEL.values()]) / 10 + 120
-
-    def turned(yaw):
-        angle, points = np.deg2rad(yaw), flat.copy()
-        points[:, 0] = 120 + (flat[:, 0] - 120) * np.cos(angle) - depth * np.sin(angle)
-        return points
-
     data = annotations(90 + 10 + 1 + 1)
-    data.points = np.stack([turned(3)] * 90 + [turned(45)] * 5 + [turned(-45)] * 5 + [turned(65), turned(65)])
+    data.points = np.stack([turned_head(yaw, 0, 0) for yaw in [3] * 90 + [45] * 5 + [-45] * 5 + [65] * 2])
     data.visible[-1, RIGID[0]] = 0  # no pose is known of this one
     assert pose_copies(data).tolist() == [1] * 90 + [3] * 10 + [4, 1]
 

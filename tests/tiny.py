@@ -1,4 +1,4 @@
-"""A data set small enough for a test to make: drawn faces whose 106 points are known exactly."""
+"""A data set small enough for a test to make: drawn faces whose 106 points are known exactly; a head of known pose."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import torch
 
+from headpose import MODEL, RIGID
 from SPPE.src.landmarks import FLIP_ORDER, NUM_POINTS
 from SPPE.src.models.FastPose import createModel
 from utils.dataset.base import Annotations, boxes_of, write_h5
@@ -15,6 +16,19 @@ SIDE = 160  # pixels of a picture
 
 # Sub-pixel places for OpenCV's drawing: coordinates in 1/16 pixel.
 SHIFT = 4
+
+
+def turned_head(yaw: float, pitch: float, roll: float) -> np.ndarray:
+    """headpose.MODEL seen from afar, (106, 2) pixels; the turn is written out here, apart from headpose's."""
+    y, p, r = np.deg2rad([yaw, -pitch, -roll])
+    about_y = np.array([[np.cos(y), 0, np.sin(y)], [0, 1, 0], [-np.sin(y), 0, np.cos(y)]])
+    about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
+    about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
+    local = np.array(list(MODEL.values())) * (1, -1, -1) @ (about_z @ about_x @ about_y).T
+    points = np.zeros((NUM_POINTS, 2))
+    points[list(RIGID)] = 300 + local[:, :2] * (1, -1) / (8000 - local[:, 2:]) * 1000
+    points[[0, 16, 32]] = [[200, 300], [300, 420], [400, 300]]  # give the face its size
+    return points
 
 
 def face_shape() -> np.ndarray:
