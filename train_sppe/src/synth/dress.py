@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .head import Head, Person, bend_of
+from .head import Head, Person
 from .render import EYE, GLASS, HAIR, PLAIN, SKIN, TEETH, Mesh
 from .source import Part
 
@@ -66,12 +66,12 @@ def _read_grey(path: Path) -> np.ndarray:
     return image
 
 
-def _mesh(part: Part, points: np.ndarray, material: int, texture: np.ndarray, key: str | None, **more) -> Mesh:
+def _mesh(
+    head: Head, part: Part, points: np.ndarray, material: int, texture: np.ndarray, key: str | None, **more
+) -> Mesh:
     light = more.pop("light", np.full(len(points), LIGHT.get(part.kind, 1.0), np.float32))
-    rest = more.pop("rest", points)
-    return Mesh(
-        material, points, part.normals(points), part.uv, bend_of(rest), light, part.triangles, texture, key, **more
-    )
+    normals, bend = part.normals(points), head.anatomy.bend(part)
+    return Mesh(material, points, normals, part.uv, bend, light, part.triangles, texture, key, **more)
 
 
 def meshes(head: Head, vertices: np.ndarray, open_mouth: bool = True) -> list[Mesh]:
@@ -90,13 +90,13 @@ def meshes(head: Head, vertices: np.ndarray, open_mouth: bool = True) -> list[Me
         part = kit.parts[kind][choice]
         texture, coloured = part.textures[number], kind in COLOURED
         mesh = _mesh(
+            head,
             part,
             part.place(vertices),
             material,
             grey_hair(texture) if coloured else picture(texture),
             f"{kind} {part.name} {number}",
             two_sided=material in (HAIR, PLAIN),
-            rest=part.place(head.anatomy.mean),
             tint=tuple(person.hair_colour) if coloured else (1.0, 1.0, 1.0),
         )
         out += _glasses(mesh, person) if kind == "glasses" else [mesh]
@@ -107,13 +107,13 @@ def _skin(head: Head, vertices: np.ndarray) -> Mesh:
     anatomy, person, kit = head.anatomy, head.person, head.anatomy.kit
     made = not kit.skins
     return _mesh(
+        head,
         anatomy.body,
         anatomy.body.place(vertices),
         SKIN,
         head.made_skin() if made else picture(kit.skins[person.skin]),
         None if made else f"skin {person.skin}",
         light=anatomy.body_light,
-        rest=anatomy.body.place(anatomy.mean),
         tint=tuple(person.skin_tint),
         gloss=person.gloss,
     )
@@ -122,19 +122,19 @@ def _skin(head: Head, vertices: np.ndarray) -> Mesh:
 def hand(head: Head, part: Part, points: np.ndarray) -> Mesh:
     """A hand in the skin of the person's face; points: (n, 3), the part's, in the axes of the head at rest."""
     skin = _skin(head, head.vertices)
-    mesh = _mesh(part, points, SKIN, skin.texture, skin.texture_key, tint=skin.tint, gloss=skin.gloss, two_sided=True)
-    return replace(mesh, bend=np.ones(len(points)), uv=part.uv)
+    look = {"tint": skin.tint, "gloss": skin.gloss, "two_sided": True}
+    mesh = _mesh(head, part, points, SKIN, skin.texture, skin.texture_key, **look)
+    return replace(mesh, bend=np.ones(len(points)))
 
 
 def _cloth(head: Head, vertices: np.ndarray) -> Mesh:
     """A shirt: the chest's skin again, a little further out, below the collar."""
-    body, rest = head.anatomy.body, head.anatomy.body.place(head.anatomy.mean)
+    body = head.anatomy.body
     points = body.place(vertices)
-    covered = (bend_of(rest)[body.triangles] < COLLAR).all(axis=1)
+    covered = (head.anatomy.bend(body)[body.triangles] < COLLAR).all(axis=1)
     lifted = points + CLOTH_LIFT * body.normals(points)
-    mesh = _mesh(
-        body, lifted, PLAIN, WEAVE, "weave", rest=rest, tint=tuple(head.person.cloth), two_sided=True, gloss=0.05
-    )
+    tint = tuple(head.person.cloth)
+    mesh = _mesh(head, body, lifted, PLAIN, WEAVE, "weave", tint=tint, two_sided=True, gloss=0.05)
     return replace(mesh, triangles=body.triangles[covered])
 
 

@@ -123,9 +123,19 @@ class Anatomy:
         self.mean = mean_head(kit)
         self.joint = np.unique(kit.groups["joint-head"][0])
         self.body_light, self.inside = ambient_light(self.body, self.mean)
+        self.bends: dict[tuple[str, str], np.ndarray] = {}
         self.skins: made.SkinMaker | None = None
         if not kit.skins:
             self.skins = made.furnish(kit, self.body, self.mean, self.inside)
+
+    def bend(self, part: Part) -> np.ndarray:
+        """(n,) 1 where a vertex of the part follows the head, 0 where the chest; the same for everybody."""
+        key = part.kind, part.name
+        if key not in self.bends:
+            place = part.place(self.mean)
+            t = np.clip((place[:, 1] + TILT * place[:, 2] - NECK_LOW) / (NECK_HIGH - NECK_LOW), 0, 1)
+            self.bends[key] = t * t * (3 - 2 * t)
+        return self.bends[key]
 
     def pivot(self, vertices: np.ndarray) -> np.ndarray:
         return vertices[self.joint].mean(axis=0)
@@ -168,12 +178,6 @@ def ambient_light(body: Part, vertices: np.ndarray) -> tuple[np.ndarray, np.ndar
     deep = np.clip((welded[list(MOUTH_RING), 2].mean() - points[:, 2]) / MOUTH_DARK, 0, 1)
     inside = reached[body.weld]
     return np.where(inside, 0.7 - 0.65 * deep, light).astype(np.float32), inside
-
-
-def bend_of(points: np.ndarray) -> np.ndarray:
-    """(n, 3) rest positions -> (n,) 1 where a vertex follows the head, 0 where the chest."""
-    t = np.clip((points[:, 1] + TILT * points[:, 2] - NECK_LOW) / (NECK_HIGH - NECK_LOW), 0, 1)
-    return t * t * (3 - 2 * t)
 
 
 class Head:

@@ -6,6 +6,7 @@ the lips are, whatever the layout of the texture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -19,7 +20,7 @@ from .source import EYES, LASHES, TEETH, TONGUE, Kit, Part
 if TYPE_CHECKING:
     from .head import Person
 
-SIDE = 768  # of a made skin, texels
+SIDE = 512  # of a made skin, texels; MakeHuman's have as many
 
 # sRGB skin, dark and light end of each.
 SKIN_COLOURS = {
@@ -83,57 +84,57 @@ class SkinMaker:
 
     def __init__(self, body: Part, mean: np.ndarray, inside: np.ndarray):
         points = body.place(mean)
-        self.place, self.mouth = place_map(body.uv, np.column_stack([points, inside]))
-        x, y, z = self.place.transpose(2, 0, 1)
+        place, self.mouth = place_map(body.uv, np.column_stack([points, inside]))
+        self.x, self.y, z = x, y, _ = np.ascontiguousarray(place.transpose(2, 0, 1))
         ring = mean[list(LIP_RED)][:, :2]
         outline = Outline(np.concatenate([ring, (ring * (-1, 1))[::-1]]))
         lips = outline.contains_points(np.column_stack([x.ravel(), y.ravel()])).reshape(x.shape) & (z > 1.25)
         self.lips = cv2.GaussianBlur(lips.astype(np.float32), (0, 0), SIDE / 500)
-        self.scalp = scalp_mask(self.place)
+        self.scalp = scalp_mask(place)
         jaw = _blob(x, y, 0, 6.45, 0.45, 0.2) + _blob(x, y, 0, 6.8, 0.25, 0.06)
         self.beard = np.clip(1.6 * jaw, 0, 1) * (z > 0.8) * (1 - self.lips) * (y > 6.2)
-        self.red = (
-            _blob(abs(x), y, 0.42, 6.97, 0.16, 0.14) + 0.7 * _blob(x, y, 0, 6.97, 0.13, 0.1) + (abs(x) > EAR_X) * 0.5
-        )
+        self.red = _blob(abs(x), y, 0.42, 6.97, 0.16, 0.14) + 0.7 * _blob(x, y, 0, 6.97, 0.13, 0.1)
+        self.red += 0.5 * (abs(x) > EAR_X)
         self.socket = _blob(abs(x), y, 0.29, 7.35, 0.17, 0.09)
+        front = (z > 0.9).astype(np.float32)
+        self.forehead = 0.10 * front * _blob(x, y, 0, 7.72, 0.4, 0.12)
+        crow = np.sin((y - 7.34) * 120 + 6 * abs(x)) * _blob(abs(x), y, 0.53, 7.33, 0.07, 0.08)
+        fold = np.exp(-(((abs(x) - 0.22 - 0.4 * (6.95 - y)) / 0.02) ** 2)) * _blob(abs(x), y, 0.3, 6.83, 0.2, 0.14)
+        self.wrinkles = front * (0.10 * crow - 0.3 * fold)
 
     def paint(self, person: Person) -> np.ndarray:
         """(SIDE, SIDE, 4) uint8 RGBA."""
         rng = np.random.default_rng(person.skin)
-        dark, light = np.float32(SKIN_COLOURS[person.race])
-        colour = dark + (light - dark) * np.float32(rng.uniform(0, 1))
-        skin = np.empty((SIDE, SIDE, 3), np.float32)
-        skin[:] = colour
-        blotches = noise(rng, (6, 14, 40, 110), (1.0, 0.8, 0.6, 0.6))[..., None]
-        pores = cv2.GaussianBlur(rng.standard_normal((SIDE, SIDE), np.float32), (0, 0), 0.8)[..., None]
-        skin *= 1 + rng.uniform(0.015, 0.05) * blotches * np.float32([0.6, 1.0, 1.0]) + rng.uniform(0.015, 0.05) * pores
-        skin *= 1 - _mask(self.red) * rng.uniform(0.02, 0.2) * np.float32([0.1, 1, 0.8])
-        skin *= 1 - _mask(self.socket) * rng.uniform(0.02, 0.22) * np.float32([0.8, 1, 0.9])
-        skin = self._age(skin, person.age, rng)
-        red = colour * np.float32([0.88, 0.6, 0.62]) * rng.uniform(0.85, 1.1) + rng.uniform(-12, 12, 3)
-        skin += _mask(self.lips) * (np.float32(red) * (1 + 0.15 * blotches) - skin) * rng.uniform(0.5, 1)
+        dark, light = (_colour(ends) for ends in SKIN_COLOURS[person.race])
+        colour = dark + (light - dark) * np.float32(rng.uniform())
+        blotches = noise(rng, (6, 14, 40, 110), (1.0, 0.8, 0.6, 0.6))
+        pores = cv2.GaussianBlur(rng.standard_normal((SIDE, SIDE), np.float32), (0, 0), 0.8)
+        much, rough = np.float32(rng.uniform(0.015, 0.05, 2))
+        skin = colour * (1 + rough * pores + _colour((0.6, 1, 1)) * (much * blotches))
+        skin *= 1 - _colour((0.1, 1, 0.8)) * (np.float32(rng.uniform(0.02, 0.2)) * self.red)
+        skin *= 1 - _colour((0.8, 1, 0.9)) * (np.float32(rng.uniform(0.02, 0.22)) * self.socket)
+        skin *= self._age(person.age, rng)
+        red = colour * _colour((0.88, 0.6, 0.62)) * np.float32(rng.uniform(0.85, 1.1))
+        red = (red + _colour(rng.uniform(-12, 12, 3))) * (1 + 0.15 * blotches)
+        skin += np.float32(rng.uniform(0.5, 1)) * self.lips * (red - skin)
         stubble = np.clip(rng.standard_normal((SIDE, SIDE), np.float32) * 0.5 + 0.5, 0, 1)
         if person.sex > 0.5 and person.age > 16:
-            skin *= 1 - _mask(self.beard * stubble) * rng.uniform(0, 0.6)
-        cropped = np.float32(np.sqrt(np.clip(person.hair_colour, 0, 1)) * 160)
-        skin += _mask(self.scalp * (0.4 + 0.6 * stubble)) * (cropped - skin) * rng.uniform(0, 0.8)
-        for _ in range(int(rng.integers(0, 6))):  # moles
-            cv2.circle(
-                skin, tuple(int(v) for v in rng.integers(0, SIDE, 2)), 1, (colour * 0.5).tolist(), -1, cv2.LINE_AA
-            )
-        skin += _mask(self.mouth) * (np.float32((120, 45, 45)) - skin)
-        return np.dstack([np.clip(skin, 0, 255), np.full((SIDE, SIDE), 255)]).astype(np.uint8)
+            skin *= 1 - np.float32(rng.uniform(0, 0.6)) * self.beard * stubble
+        cropped = _colour(np.sqrt(np.clip(person.hair_colour, 0, 1)) * 160)
+        skin += np.float32(rng.uniform(0, 0.8)) * self.scalp * (0.4 + 0.6 * stubble) * (cropped - skin)
+        skin += self.mouth * (_colour((120, 45, 45)) - skin)
+        image = cv2.merge([*np.clip(skin, 0, 255).astype(np.uint8), np.full((SIDE, SIDE), 255, np.uint8)])
+        mole = (*(0.5 * colour).ravel().tolist(), 255)
+        for x, y in rng.integers(0, SIDE, (int(rng.integers(0, 6)), 2)).tolist():
+            cv2.circle(image, (x, y), 1, mole, -1, cv2.LINE_AA)
+        return image
 
-    def _age(self, skin: np.ndarray, age: float, rng: np.random.Generator) -> np.ndarray:
-        """Lines across the forehead, beside the nose and at the eyes, and spots."""
-        x, y, z = self.place.transpose(2, 0, 1)
-        wrinkle = np.clip((age - 30) / 50, 0, 1) * rng.uniform(0.4, 1)
-        wave = np.sin((y + 0.03 * np.sin(4 * x + rng.uniform(0, 6))) * 90) * _blob(x, y, 0, 7.72, 0.4, 0.12)
-        crow = np.sin((y - 7.34) * 120 + 6 * abs(x)) * _blob(abs(x), y, 0.53, 7.33, 0.07, 0.08)
-        fold = np.exp(-(((abs(x) - 0.22 - 0.4 * (6.95 - y)) / 0.02) ** 2)) * _blob(abs(x), y, 0.3, 6.83, 0.2, 0.14)
-        lines = (0.10 * wave + 0.10 * crow - 0.3 * fold) * (z > 0.9)
+    def _age(self, age: float, rng: np.random.Generator) -> np.ndarray:
+        """(SIDE, SIDE) factor: lines across the forehead, beside the nose and at the eyes, and spots."""
+        much = np.float32(np.clip((age - 30) / 50, 0, 1) * rng.uniform(0.4, 1))
+        waves = np.sin((self.y + 0.03 * np.sin(4 * self.x + np.float32(rng.uniform(0, 6)))) * 90)
         spots = np.maximum(noise(rng, (60, 120), (1, 1)) - 1.1, 0)
-        return skin * (1 + wrinkle * (lines - 0.15 * spots))[..., None].astype(np.float32)
+        return 1 + much * (self.wrinkles + self.forehead * waves - 0.15 * spots)
 
 
 def place_map(uv: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -356,5 +357,6 @@ def _blob(x: np.ndarray, y: np.ndarray, cx: float, cy: float, width: float, heig
     return np.exp(-0.5 * (((x - cx) / width) ** 2 + ((y - cy) / height) ** 2))
 
 
-def _mask(values: np.ndarray) -> np.ndarray:
-    return values[..., None].astype(np.float32)
+def _colour(values: Sequence[float]) -> np.ndarray:
+    """Three numbers as (3, 1, 1) float32: a factor or term of each plane of a picture."""
+    return np.float32(values)[:, None, None]

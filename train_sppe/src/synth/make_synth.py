@@ -139,7 +139,7 @@ def listed(folder: Path | None) -> list[Path]:
 
 def start_worker(assets: Path | None, size: int, seed: int, backgrounds: list[Path]) -> None:
     global _maker
-    os.environ["LP_NUM_THREADS"] = "1"  # Mesa's CPU driver: the workers are the parallelism
+    os.environ["LP_NUM_THREADS"] = "0"  # Mesa's CPU driver draws in this thread: the workers are the parallelism
     cv2.setNumThreads(1)
     _maker = Maker(assets, size, seed, backgrounds)
 

@@ -13,7 +13,7 @@ import numpy as np
 from .shaders import DEPTH_FRAGMENT, FRAGMENT, VERTEX
 
 SHADOW_SIZE = 256
-SUPER = 1.5
+SUPER = 1.25
 NEAR_PLANE, FAR_PLANE = 1.0, 60.0  # dm from the camera
 
 # Materials of the fragment shader.
@@ -218,8 +218,8 @@ def _set(program: moderngl.Program, name: str, matrix: np.ndarray) -> None:
 
 def _over(pixels: np.ndarray, background: np.ndarray) -> np.ndarray:
     """RGBA with premultiplied coverage over an RGB background, both uint8."""
-    cover = 255 - pixels[..., 3:].astype(np.uint16)
-    return np.minimum(pixels[..., :3] + (background * cover + 127) // 255, 255).astype(np.uint8)
+    behind = cv2.multiply(background, cv2.merge([255 - pixels[..., 3]] * 3), scale=1 / 255)
+    return cv2.add(pixels[..., :3], behind)
 
 
 def camera_matrix(focal: float, centre: np.ndarray, half: float) -> np.ndarray:

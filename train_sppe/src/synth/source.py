@@ -56,7 +56,7 @@ class Part:
 
     def normals(self, points: np.ndarray) -> np.ndarray:
         """Unit normals (n, 3) of the part at `points` (n, 3), smooth across uv seams."""
-        a, b, c = points[self.triangles].transpose(1, 0, 2)
+        a, b, c = points.take(self.triangles.T, axis=0)
         normals = (self._incidence() @ np.cross(b - a, c - a))[self.weld]
         return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
 
