@@ -16,7 +16,7 @@ OCCLUSION_SIDE = (0.1, 0.45)  # of the crop's side
 
 
 def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Crops (B, 3, H, W) float RGB in [0, 1] -> the same shape, changed; random numbers from a CPU generator."""
+    """Crops (B, 3, H, W) float RGB in [0, 1] -> the same shape, changed; random numbers, or their seed, from a CPU generator."""
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return (low + (high - low) * torch.rand(shape, generator=generator)).to(x.device)
@@ -31,8 +31,10 @@ def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     x = torch.where(chance(GREY_RATE), grey, x)
     gain = 2 ** uniform(-CONTRAST, CONTRAST, b, 1, 1, 1) * uniform(1 - COLOUR, 1 + COLOUR, b, 3, 1, 1)
     x = (x - 0.5) * gain + 0.5 + uniform(-BRIGHTNESS, BRIGHTNESS, b, 1, 1, 1)
-    noisy = chance(NOISE_RATE).flatten().nonzero().flatten()  # only these draw numbers, which takes time on the CPU
-    noise = torch.randn((len(noisy), 3, h, w), generator=generator).to(x.device)
+    # only these draw numbers, and on the device: a CPU takes as long for them as a GPU for half a step
+    noisy = (torch.rand(b, generator=generator) < NOISE_RATE).nonzero().flatten().to(x.device)
+    own = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    noise = torch.randn((len(noisy), 3, h, w), generator=own, device=x.device)
     x = x.index_add(0, noisy, noise, alpha=NOISE_DEVIATION)
     return _occlude(x.clamp(0, 1), uniform, chance(OCCLUSION_RATE))
 
