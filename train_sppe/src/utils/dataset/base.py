@@ -334,7 +334,8 @@ class FaceDataset(Dataset):
         growth: float = BOX_GROWTH,
     ):
         self.data, self.input_size, self.augmentation, self.dpg = data, input_size, augmentation, dpg
-        self.seed, self.epoch, self.growth = seed, 0, growth
+        self.seed, self.growth = seed, growth
+        self.epoch = torch.tensor(0).share_memory_()  # the loader's processes live on from epoch to epoch
         self.pictures = {path: _load(path) for path in dict.fromkeys(data.images)} if cache else {}
 
     def __len__(self) -> int:
@@ -342,13 +343,13 @@ class FaceDataset(Dataset):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the random numbers of this epoch."""
-        self.epoch = epoch
+        self.epoch.fill_(epoch)
 
     def __getitem__(self, index: int | tuple[int, int]) -> dict:
         index, time = index if isinstance(index, tuple) else (index, 0)
         path, box, points = self.data.images[index], self.data.boxes[index], self.data.points[index]
         image = self.pictures[path] if path in self.pictures else _load(path)
-        rng = np.random.default_rng((self.seed, self.epoch, index, time))
+        rng = np.random.default_rng((self.seed, self.epoch.item(), index, time))
         if self.dpg is not None:
             box = self.dpg(box, points, rng, self.data.visible[index] > 0)
         height, width = image.shape[:2]
@@ -378,7 +379,8 @@ def make_loader(faces: FaceDataset, batch: int, workers: int, **options) -> Data
     """
     cv2.setNumThreads(1)
     workers = min(workers, os.cpu_count() or 1)
-    return DataLoader(faces, batch, num_workers=workers, worker_init_fn=_one_thread, **options)
+    options = {"num_workers": workers, "persistent_workers": workers > 0, "worker_init_fn": _one_thread, **options}
+    return DataLoader(faces, batch, **options)
 
 
 def _one_thread(_: int) -> None:
