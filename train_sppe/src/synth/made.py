@@ -85,7 +85,8 @@ class SkinMaker:
     def __init__(self, body: Part, mean: np.ndarray, inside: np.ndarray):
         points = body.place(mean)
         place, self.mouth = place_map(body.uv, np.column_stack([points, inside]))
-        self.x, self.y, z = x, y, _ = np.ascontiguousarray(place.transpose(2, 0, 1))
+        x, y, z = np.ascontiguousarray(place.transpose(2, 0, 1))
+        self.x, self.y = x, y
         ring = mean[list(LIP_RED)][:, :2]
         outline = Outline(np.concatenate([ring, (ring * (-1, 1))[::-1]]))
         lips = outline.contains_points(np.column_stack([x.ravel(), y.ravel()])).reshape(x.shape) & (z > 1.25)
@@ -106,22 +107,22 @@ class SkinMaker:
         """(SIDE, SIDE, 4) uint8 RGBA."""
         rng = np.random.default_rng(person.skin)
         dark, light = (_colour(ends) for ends in SKIN_COLOURS[person.race])
-        colour = dark + (light - dark) * np.float32(rng.uniform())
+        colour = dark + (light - dark) * rng.uniform()
         blotches = noise(rng, (6, 14, 40, 110), (1.0, 0.8, 0.6, 0.6))
         pores = cv2.GaussianBlur(rng.standard_normal((SIDE, SIDE), np.float32), (0, 0), 0.8)
-        much, rough = np.float32(rng.uniform(0.015, 0.05, 2))
+        much, rough = rng.uniform(0.015, 0.05), rng.uniform(0.015, 0.05)
         skin = colour * (1 + rough * pores + _colour((0.6, 1, 1)) * (much * blotches))
-        skin *= 1 - _colour((0.1, 1, 0.8)) * (np.float32(rng.uniform(0.02, 0.2)) * self.red)
-        skin *= 1 - _colour((0.8, 1, 0.9)) * (np.float32(rng.uniform(0.02, 0.22)) * self.socket)
+        skin *= 1 - _colour((0.1, 1, 0.8)) * (rng.uniform(0.02, 0.2) * self.red)
+        skin *= 1 - _colour((0.8, 1, 0.9)) * (rng.uniform(0.02, 0.22) * self.socket)
         skin *= self._age(person.age, rng)
-        red = colour * _colour((0.88, 0.6, 0.62)) * np.float32(rng.uniform(0.85, 1.1))
+        red = colour * _colour((0.88, 0.6, 0.62)) * rng.uniform(0.85, 1.1)
         red = (red + _colour(rng.uniform(-12, 12, 3))) * (1 + 0.15 * blotches)
-        skin += np.float32(rng.uniform(0.5, 1)) * self.lips * (red - skin)
+        skin += rng.uniform(0.5, 1) * self.lips * (red - skin)
         stubble = np.clip(rng.standard_normal((SIDE, SIDE), np.float32) * 0.5 + 0.5, 0, 1)
         if person.sex > 0.5 and person.age > 16:
-            skin *= 1 - np.float32(rng.uniform(0, 0.6)) * self.beard * stubble
+            skin *= 1 - rng.uniform(0, 0.6) * self.beard * stubble
         cropped = _colour(np.sqrt(np.clip(person.hair_colour, 0, 1)) * 160)
-        skin += np.float32(rng.uniform(0, 0.8)) * self.scalp * (0.4 + 0.6 * stubble) * (cropped - skin)
+        skin += rng.uniform(0, 0.8) * self.scalp * (0.4 + 0.6 * stubble) * (cropped - skin)
         skin += self.mouth * (_colour((120, 45, 45)) - skin)
         image = cv2.merge([*np.clip(skin, 0, 255).astype(np.uint8), np.full((SIDE, SIDE), 255, np.uint8)])
         mole = (*(0.5 * colour).ravel().tolist(), 255)
@@ -131,8 +132,8 @@ class SkinMaker:
 
     def _age(self, age: float, rng: np.random.Generator) -> np.ndarray:
         """(SIDE, SIDE) factor: lines across the forehead, beside the nose and at the eyes, and spots."""
-        much = np.float32(np.clip((age - 30) / 50, 0, 1) * rng.uniform(0.4, 1))
-        waves = np.sin((self.y + 0.03 * np.sin(4 * self.x + np.float32(rng.uniform(0, 6)))) * 90)
+        much = min(max((age - 30) / 50, 0.0), 1.0) * rng.uniform(0.4, 1)
+        waves = np.sin((self.y + 0.03 * np.sin(4 * self.x + rng.uniform(0, 6))) * 90)
         spots = np.maximum(noise(rng, (60, 120), (1, 1)) - 1.1, 0)
         return 1 + much * (self.wrinkles + self.forehead * waves - 0.15 * spots)
 

@@ -16,7 +16,7 @@ OCCLUSION_SIDE = (0.1, 0.45)  # of the crop's side
 
 
 def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Crops (B, 3, H, W) float RGB in [0, 1] -> the same shape, changed; random numbers, or their seed, from a CPU generator."""
+    """Crops (B, 3, H, W) float RGB in [0, 1] -> the same shape, changed; a CPU generator decides how."""
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
         return (low + (high - low) * torch.rand(shape, generator=generator)).to(x.device)
