@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(opt: argparse.Namespace) -> None:
     rank, world, device = start_processes(opt.device)
-    torch.backends.cudnn.benchmark = True  # every batch is of one size
+    torch.backends.cudnn.benchmark = True  # but for the last of a validation, batches are of one size
     train_set, val_set, copies = datasets(opt)
     torch.manual_seed(opt.seed)
     trunk = {name: getattr(opt, name) for name in ("depth", "width", "backbone", "pretrained", "lateral")}

@@ -386,5 +386,5 @@ def photograph(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
     colours = gain * np.column_stack([mixed, np.full(3, 110 * (1 - contrast) + brightness)])
     values = cv2.transform(image.astype(np.float32), colours)
     if rng.random() < 0.7:
-        values += np.float32(rng.uniform(0, 9)) * _grain(values.shape, rng)
+        values += rng.uniform(0, 9) * _grain(values.shape, rng)
     return np.clip(values, 0, 255).astype(np.uint8), int(rng.integers(40, 97))

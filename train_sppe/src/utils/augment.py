@@ -31,7 +31,7 @@ def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     x = torch.where(chance(GREY_RATE), grey, x)
     gain = 2 ** uniform(-CONTRAST, CONTRAST, b, 1, 1, 1) * uniform(1 - COLOUR, 1 + COLOUR, b, 3, 1, 1)
     x = (x - 0.5) * gain + 0.5 + uniform(-BRIGHTNESS, BRIGHTNESS, b, 1, 1, 1)
-    # only these draw numbers, and on the device: a CPU takes as long for them as a GPU for half a step
+    # only these draw numbers, and on the device: there are many, and a CPU draws them one after the other
     noisy = (torch.rand(b, generator=generator) < NOISE_RATE).nonzero().flatten().to(x.device)
     own = torch.Generator(x.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
     noise = torch.randn((len(noisy), 3, h, w), generator=own, device=x.device)
